@@ -1,0 +1,22 @@
+# Compiler settings that every part shares.
+
+add_compile_definitions(_GNU_SOURCE _FILE_OFFSET_BITS=64)
+add_compile_options(-Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+                    -Wpointer-arith -Wwrite-strings -Wundef -Wformat=2)
+if(IMGTK_WERROR)
+  add_compile_options(-Werror)
+endif()
+if(IMGTK_SANITIZE)
+  add_compile_options(-fsanitize=${IMGTK_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${IMGTK_SANITIZE})
+else()
+  # Hardening for what ships; the sanitizers bring their own.
+  add_compile_options(-fstack-protector-strong -fstack-clash-protection)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|i.86")
+    add_compile_options(-fcf-protection)
+  endif()
+  if(CMAKE_BUILD_TYPE MATCHES "Release|RelWithDebInfo")
+    add_compile_options(-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+  endif()
+  add_link_options(-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
+endif()

@@ -1,0 +1,151 @@
+/*
+ * Contexts, modules and images: what an embedding program starts with.
+ *
+ * A context holds the configuration, the loaded modules and the policies. An
+ * image is a chain of layers: the file that was named and what lies below it.
+ */
+#ifndef IMGTK_IMAGE_H
+#define IMGTK_IMAGE_H
+
+#include "driver.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Context ------------------------------------------------------------ */
+
+enum imgtk_reference_policy {
+    IMGTK_REFERENCES_BENEATH, /* regular files beneath the folder of the image that names them, or an allowed folder */
+    IMGTK_REFERENCES_ANY,
+    IMGTK_REFERENCES_NONE
+};
+
+struct imgtk_context; /* set up by one thread; then shared by any number for reading */
+
+/*
+ * Reads the configuration (see imgtk.yaml(5)) and finds the module folders; loads no module.
+ * IMGTK_CONFIG names a file that is read instead of the system's and the user's.
+ */
+IMGTK_API int imgtk_context_new(struct imgtk_context **out, struct imgtk_error *err);
+IMGTK_API void imgtk_context_free(struct imgtk_context *context);
+
+IMGTK_API void imgtk_context_set_references(struct imgtk_context *context, enum imgtk_reference_policy policy);
+IMGTK_API int imgtk_context_allow_dir(struct imgtk_context *context, const char *folder, struct imgtk_error *err);
+/* Lines for -v: modules loaded, chain, copy method, policy. NULL: nobody listens. May be called from workers. */
+IMGTK_API void imgtk_context_set_note(struct imgtk_context *context, void (*note)(void *, const char *), void *note_context);
+/* Workers that jobs use when they are not told: the configuration's, else the CPUs this process may use. >= 1 */
+IMGTK_API unsigned imgtk_context_workers(const struct imgtk_context *context);
+/* The configuration's default -o text for a format, or NULL. */
+IMGTK_API const char *imgtk_context_format_options(const struct imgtk_context *context, const char *format);
+
+/* ---- Modules ------------------------------------------------------------ */
+
+/* One module file that was found, good or not. Strings live as long as the context. */
+struct imgtk_module {
+    const char *name;                        /* from the file name */
+    const char *path;                        /* "(built in)" for those */
+    const struct imgtk_driver *driver;       /* NULL: not a format, or skipped */
+    const struct imgtk_storage_ops *storage; /* NULL: not a storage, or skipped */
+    const char *skipped;                     /* why; NULL when it is usable */
+};
+
+/* Loads every module once; *count entries, valid until the context is freed. */
+IMGTK_API int imgtk_modules(struct imgtk_context *context, const struct imgtk_module **out, size_t *count,
+                            struct imgtk_error *err);
+/* Loads the module of that name (or alias) alone. IMGTK_ENOTFOUND: "Unknown file format 'x'" with a hint. */
+IMGTK_API int imgtk_driver_find(struct imgtk_context *context, const char *name, const struct imgtk_driver **out,
+                                struct imgtk_error *err);
+/* The driver whose suffix a file name has, or NULL. Loads nothing but the candidates. */
+IMGTK_API const struct imgtk_driver *imgtk_driver_for_name(struct imgtk_context *context, const char *file_name);
+/*
+ * The driver that recognises the content. IMGTK_EINVAL: several do (the message names them). *out is raw when none
+ * does; *guessed then says so.
+ */
+IMGTK_API int imgtk_driver_probe(struct imgtk_context *context, struct imgtk_storage *file,
+                                 const struct imgtk_driver **out, bool *guessed, struct imgtk_error *err);
+
+/* ---- Storage ------------------------------------------------------------ */
+
+/* Opens what the *user* named (never what an image names: see imgtk_reference_open): a path, "-", "fd:5", "null:",
+   or a module's scheme. flags: IMGTK_STORAGE_WRITABLE or 0. `options` (may be NULL): the storage's own, as text. */
+IMGTK_API int imgtk_storage_open(struct imgtk_context *context, const char *name, uint32_t flags, const char *options,
+                                 struct imgtk_storage **out, struct imgtk_error *err);
+/*
+ * A new file that appears under its name only with imgtk_storage_commit(); until then nothing is there, or what was
+ * there before. Closing without commit leaves no trace.
+ */
+IMGTK_API int imgtk_storage_create(struct imgtk_context *context, const char *name, struct imgtk_storage **out,
+                                   struct imgtk_error *err);
+/* Puts the file in its place; with sync, its bytes and its name are on disk first. */
+IMGTK_API int imgtk_storage_commit(struct imgtk_storage *storage, bool sync, struct imgtk_error *err);
+/* Bytes in memory, for tests, fuzzers and embedding programs; `data` is copied. */
+IMGTK_API int imgtk_storage_from_memory(const void *data, size_t length, struct imgtk_storage **out, struct imgtk_error *err);
+
+/* ---- Images ------------------------------------------------------------- */
+
+#define IMGTK_MAX_CHAIN 200 /* layers */
+
+struct imgtk_image;
+
+struct imgtk_image_request {
+    const char *format;       /* NULL: probe */
+    const char *format_opts;  /* of the driver's open_opts, as text; NULL: none */
+    const char *storage_opts; /* of the storage; NULL: none */
+    const char *snapshot;     /* internal snapshot; NULL: active */
+    bool single_layer;        /* do not open the backing file, follow no reference */
+    bool writable;
+    bool check;               /* IMGTK_OPEN_CHECK */
+};
+
+/* `request` may be NULL (probe, whole chain, read-only). The message names the file at fault. */
+IMGTK_API int imgtk_image_open(struct imgtk_context *context, const char *name,
+                               const struct imgtk_image_request *request, struct imgtk_image **out,
+                               struct imgtk_error *err);
+IMGTK_API void imgtk_image_close(struct imgtk_image *image);
+IMGTK_API uint64_t imgtk_image_size(const struct imgtk_image *image); /* virtual size of the top layer */
+
+/* One layer of an open image; depth 0 is the one that was named. */
+struct imgtk_layer {
+    const char *name;                    /* as opened */
+    const struct imgtk_driver *driver;
+    void *handle;                        /* the driver's */
+    struct imgtk_storage *file;
+    uint64_t size;                       /* virtual */
+    bool format_guessed;                 /* raw because nothing else matched */
+};
+IMGTK_API size_t imgtk_image_depth(const struct imgtk_image *image); /* number of layers, >= 1 */
+IMGTK_API const struct imgtk_layer *imgtk_image_layer(const struct imgtk_image *image, size_t depth);
+
+/* ---- Extents and bytes of a chain ---------------------------------------- */
+
+/* An extent of the whole chain: kind is DATA or ZERO, never BACKING. */
+struct imgtk_chain_extent {
+    uint64_t start;
+    struct imgtk_extent extent;
+    size_t depth;          /* of the layer that decides; for a range that no layer allocates: the deepest that was asked */
+    bool present;          /* some layer allocates it */
+};
+
+/* Walks a chain; each worker has its own. Remembers each layer's last extent, so a layer is asked once per extent. */
+struct imgtk_walk;
+IMGTK_API int imgtk_walk_new(struct imgtk_image *image, struct imgtk_walk **out, struct imgtk_error *err);
+IMGTK_API void imgtk_walk_free(struct imgtk_walk *walk);
+/*
+ * The extent at offset, clipped to length and to where its layer changes. A range beyond the size of the image
+ * is IMGTK_EINVAL. Equal neighbours are not merged here: see imgtk_walk_merged().
+ */
+IMGTK_API int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t length,
+                              struct imgtk_chain_extent *out, struct imgtk_error *err);
+/* The same, with following extents of equal kind, flags, depth and adjoining host offsets merged into it. */
+IMGTK_API int imgtk_walk_merged(struct imgtk_walk *walk, uint64_t offset, uint64_t length,
+                                struct imgtk_chain_extent *out, struct imgtk_error *err);
+
+/* Reads bytes of the chain, zeroes filled in; [offset, offset+length) lies within the size. Thread-safe. */
+IMGTK_API int imgtk_image_read(struct imgtk_image *image, void *buf, size_t length, uint64_t offset,
+                               struct imgtk_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,78 @@
+/*
+ * Jobs: what imgtk does with images. Format-blind, built on extents. They
+ * print nothing; progress and cancellation are callbacks given per job.
+ */
+#ifndef IMGTK_JOBS_H
+#define IMGTK_JOBS_H
+
+#include "image.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Progress ----------------------------------------------------------- */
+
+struct imgtk_progress {
+    const char *phase;     /* "copy", "sync", ...; static */
+    uint64_t done, total;  /* bytes of the virtual disk that are settled, holes included */
+    uint64_t copied;       /* bytes that were data */
+};
+
+/* Called often, from any worker, one at a time. Not 0 stops the job with IMGTK_ECANCELLED. */
+typedef int (*imgtk_progress_fn)(void *context, const struct imgtk_progress *progress);
+
+/* ---- Creating and converting -------------------------------------------- */
+
+struct imgtk_target {
+    const char *name;          /* path, "-", device, scheme */
+    const char *format;        /* NULL: raw */
+    const char *format_opts;   /* -o; NULL: none. Wins over the configuration's defaults */
+    const char *storage_opts;
+    bool existing;             /* -n: the file is there and big enough; it is written in place */
+    bool is_zero;              /* --target-is-zero: an existing target reads as zeroes already */
+    bool compress;             /* -c */
+    bool no_sync;              /* give the file its name without waiting for the disk */
+    bool stream;               /* the name is a pipe */
+};
+
+enum { IMGTK_SPARSE_DEFAULT = -1 };
+
+struct imgtk_convert {
+    struct imgtk_image *const *sources;  /* concatenated in order; each ends where the next begins */
+    size_t source_count;
+    struct imgtk_target target;
+    /* Runs of zeroes of at least this many bytes become holes; 0: everything is written out;
+       IMGTK_SPARSE_DEFAULT: 4096, and data that the kernel can copy are not searched. */
+    int64_t sparse_size;
+    unsigned workers;                    /* 0: the context's */
+    bool salvage;                        /* unreadable source ranges become zeroes, one note each */
+    /* The backing file of the target (-B), opened; only what differs from it is written. NULL: none.
+       Its name and format are in target.format_opts. */
+    struct imgtk_image *backing;
+    imgtk_progress_fn progress;          /* may be NULL */
+    void *progress_context;
+    const volatile int *cancel;          /* may be NULL; a job stops soon after it is not 0 (signal handlers) */
+};
+
+IMGTK_API int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job, struct imgtk_error *err);
+
+/* An empty image of `size` bytes; `backing` (may be NULL) is the opened image that the options name. */
+IMGTK_API int imgtk_create_image(struct imgtk_context *context, const struct imgtk_target *target, uint64_t size,
+                                 struct imgtk_image *backing, struct imgtk_error *err);
+
+/* ---- Map ---------------------------------------------------------------- */
+
+struct imgtk_map {
+    struct imgtk_image *image;
+    uint64_t start, length;   /* clipped to the size; length UINT64_MAX: to the end */
+    /* One row per merged extent, in order; not 0 stops with that value. */
+    int (*row)(void *context, const struct imgtk_chain_extent *extent);
+    void *context;
+};
+IMGTK_API int imgtk_map(const struct imgtk_map *job, struct imgtk_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

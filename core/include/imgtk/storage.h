@@ -1,0 +1,117 @@
+/*
+ * Storage gives bytes: a file, a block device, a pipe, memory, an NBD export,
+ * an HTTP resource. Format drivers only ever reach bytes through these calls.
+ *
+ * Offsets and lengths are bytes. All calls on one storage may run concurrently
+ * from several threads, except imgtk_storage_close(), _commit() and _abandon().
+ */
+#ifndef IMGTK_STORAGE_H
+#define IMGTK_STORAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "opts.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct imgtk_storage; /* one open resource */
+
+/* What a storage can do, as imgtk_storage_flags() tells. */
+enum {
+    IMGTK_STORAGE_WRITABLE = 1u << 0,
+    IMGTK_STORAGE_SEQUENTIAL = 1u << 1,   /* a pipe: read or written once, in order, no known size */
+    IMGTK_STORAGE_READS_ZERO = 1u << 2,   /* bytes not written since it was opened read as zero (a new file) */
+    IMGTK_STORAGE_FIXED_SIZE = 1u << 3,   /* a device or export: cannot grow or shrink */
+    IMGTK_STORAGE_HAS_EXTENTS = 1u << 4,  /* extent() tells holes */
+    IMGTK_STORAGE_REMOTE = 1u << 5        /* every request is a round trip: more workers than CPUs help */
+};
+
+enum imgtk_range_kind { IMGTK_RANGE_DATA, IMGTK_RANGE_ZERO };
+
+/* A run of bytes of one kind; ZERO means known to read as zeroes. */
+struct imgtk_range {
+    uint64_t length;
+    enum imgtk_range_kind kind;
+};
+
+enum {
+    IMGTK_ZERO_ALLOCATE = 1u << 0 /* the range must occupy space afterwards (no hole) */
+};
+
+/*
+ * The ops of one kind of storage. A loadable module exports
+ * imgtk_storage_v1(), returning such a table; see driver.h for the rules of
+ * struct_size and of optional ops, which are the same. A sequential storage's
+ * pread and pwrite are called with consecutive offsets only.
+ */
+struct imgtk_storage_ops {
+    size_t struct_size;
+    const char *name;                  /* "nbd" */
+    const char *description;
+    const char *version;
+    const char *const *schemes;        /* "nbd://", "nbd+unix://", ...; NULL-terminated */
+    const struct imgtk_opt *opts;      /* connections, timeout, ...; may be NULL */
+
+    /* Required. open: `name` as the user gave it; flags: IMGTK_STORAGE_WRITABLE or 0. */
+    int (*open)(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle, struct imgtk_error *err);
+    void (*close)(void *handle);
+    int (*size)(void *handle, uint64_t *out, struct imgtk_error *err);
+    /* Reads up to length bytes and sets *done; *done < length only at the end of the storage. */
+    int (*pread)(void *handle, void *buf, size_t length, uint64_t offset, size_t *done, struct imgtk_error *err);
+
+    /* Optional; the default is named. */
+    uint32_t (*flags)(void *handle);                                       /* 0 */
+    int (*pwrite)(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err); /* refused */
+    int (*zero)(void *handle, uint64_t offset, uint64_t length, uint32_t flags, struct imgtk_error *err); /* writes zeroes */
+    int (*extent)(void *handle, uint64_t offset, uint64_t length, struct imgtk_range *out,
+                  struct imgtk_error *err);                                /* all data; may answer beyond length */
+    int (*truncate)(void *handle, uint64_t size, struct imgtk_error *err); /* refused */
+    int (*flush)(void *handle, struct imgtk_error *err);                   /* nothing to do */
+    int (*fd)(void *handle);                                               /* -1: the kernel cannot copy from or to it */
+    int (*commit)(void *handle, bool sync, struct imgtk_error *err);       /* flush when sync */
+    void (*abandon)(void *handle);                                         /* nothing to undo */
+    /* --- end of storage ABI 1.0 --- */
+};
+
+/* The name a user would recognise, without credentials. Lives as long as the storage. */
+IMGTK_API const char *imgtk_storage_name(const struct imgtk_storage *storage);
+IMGTK_API uint32_t imgtk_storage_flags(const struct imgtk_storage *storage);
+
+/* Size in bytes as of now; for a sequential storage IMGTK_EUNSUPPORTED. */
+IMGTK_API int imgtk_storage_size(struct imgtk_storage *storage, uint64_t *out, struct imgtk_error *err);
+
+/* Reads exactly length bytes. Fewer is IMGTK_ECORRUPT ("... ends at byte N"). */
+IMGTK_API int imgtk_storage_pread(struct imgtk_storage *storage, void *buf, size_t length, uint64_t offset,
+                                  struct imgtk_error *err);
+/* Reads what there is, up to length; past the end *done is 0. */
+IMGTK_API int imgtk_storage_pread_some(struct imgtk_storage *storage, void *buf, size_t length, uint64_t offset,
+                                       size_t *done, struct imgtk_error *err);
+IMGTK_API int imgtk_storage_pwrite(struct imgtk_storage *storage, const void *buf, size_t length, uint64_t offset,
+                                   struct imgtk_error *err);
+/* Makes the range read as zeroes by the cheapest way that is known to; flags: IMGTK_ZERO_*. Grows a file as needed. */
+IMGTK_API int imgtk_storage_zero(struct imgtk_storage *storage, uint64_t offset, uint64_t length, uint32_t flags,
+                                 struct imgtk_error *err);
+/* The run that begins at offset (which must be below the size), clipped to length. */
+IMGTK_API int imgtk_storage_extent(struct imgtk_storage *storage, uint64_t offset, uint64_t length,
+                                   struct imgtk_range *out, struct imgtk_error *err);
+IMGTK_API int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t size, struct imgtk_error *err);
+IMGTK_API int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err);
+
+/*
+ * Copies inside the kernel (reflink where the file system shares blocks, else
+ * copy_file_range). Sets *done to the bytes copied; 0 means that the kernel
+ * cannot copy between these two and the caller reads and writes instead.
+ * Source holes are the caller's business: ask imgtk_storage_extent() first.
+ */
+IMGTK_API int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to,
+                                 uint64_t to_offset, uint64_t length, uint64_t *done, struct imgtk_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
