@@ -1,0 +1,15 @@
+/* The reference policy: the one place where a file that an image names is opened. Internal to core. */
+#ifndef IMGTK_CORE_REFERENCE_H
+#define IMGTK_CORE_REFERENCE_H
+
+#include "imgtk/image.h"
+
+/* image_name: as the user or the layer above named it. forbidden: no reference may be followed, whatever the policy. */
+int references_new(struct imgtk_context *context, const char *image_name, bool forbidden,
+                   struct imgtk_references **out, struct imgtk_error *err);
+/* Closes what imgtk_reference_create() made and references_commit() did not put in place. NULL is allowed. */
+void references_free(struct imgtk_references *refs);
+/* Puts every created file in its place, in the order of creation. */
+int references_commit(struct imgtk_references *refs, bool sync, struct imgtk_error *err);
+
+#endif
