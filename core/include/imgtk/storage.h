@@ -75,6 +75,7 @@ struct imgtk_storage_ops {
     int (*fd)(void *handle);                                               /* -1: the kernel cannot copy from or to it */
     int (*commit)(void *handle, bool sync, struct imgtk_error *err);       /* flush when sync */
     void (*abandon)(void *handle);                                         /* nothing to undo */
+    int (*allocate)(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err); /* IMGTK_EUNSUPPORTED */
     /* --- end of storage ABI 1.0 --- */
 };
 
@@ -103,13 +104,27 @@ IMGTK_API int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t siz
 IMGTK_API int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err);
 
 /*
- * Copies inside the kernel (reflink where the file system shares blocks, else
- * copy_file_range). Sets *done to the bytes copied; 0 means that the kernel
- * cannot copy between these two and the caller reads and writes instead.
- * Source holes are the caller's business: ask imgtk_storage_extent() first.
+ * Reserves space for the range without changing what it reads as, and grows a
+ * file to hold it. IMGTK_EUNSUPPORTED: the storage cannot reserve.
+ */
+IMGTK_API int imgtk_storage_allocate(struct imgtk_storage *storage, uint64_t offset, uint64_t length,
+                                     struct imgtk_error *err);
+
+enum {
+    IMGTK_COPY_REFLINK_ONLY = 1u << 0 /* share blocks or leave it: a caller that reads anyway looks for zeroes meanwhile */
+};
+
+/*
+ * Copies inside the kernel: shares blocks where the file system can, else
+ * copy_file_range (not with IMGTK_COPY_REFLINK_ONLY). Sets *done to the bytes
+ * copied from the beginning of the range, which may be fewer than length; 0
+ * means that the kernel cannot copy between these two and the caller reads and
+ * writes instead. Source holes are the caller's business: ask
+ * imgtk_storage_extent() first. A source that ends early is IMGTK_ECORRUPT.
  */
 IMGTK_API int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to,
-                                 uint64_t to_offset, uint64_t length, uint64_t *done, struct imgtk_error *err);
+                                 uint64_t to_offset, uint64_t length, uint32_t flags, uint64_t *done,
+                                 struct imgtk_error *err);
 
 #ifdef __cplusplus
 }
