@@ -62,7 +62,9 @@ enum {
     /* The storage behind a PLAIN DATA extent may well have holes worth asking for (preallocated metadata). */
     IMGTK_EXTENT_ASK_STORAGE = 1u << 2,
     /* For BACKING and ZERO: nothing is allocated for it in this layer (map prints present: false unless a layer below is). */
-    IMGTK_EXTENT_UNALLOCATED = 1u << 3
+    IMGTK_EXTENT_UNALLOCATED = 1u << 3,
+    /* Set by core on a ZERO extent that its layer calls DATA: the storage behind it has a hole there. */
+    IMGTK_EXTENT_STORAGE_HOLE = 1u << 4
 };
 
 struct imgtk_extent {
@@ -278,6 +280,12 @@ struct imgtk_driver {
     void (*writer_close)(void *writer);  /* always, after finish or instead of it */
     /* plan as in create; opts of create_opts. Default: IMGTK_EUNSUPPORTED */
     int (*measure)(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);
+    /*
+     * Where the units of `write` (whose buf is NULL) will lie plainly, so that core lets the kernel copy them there
+     * instead of calling write(). Default: IMGTK_EUNSUPPORTED, and core calls write().
+     */
+    int (*place)(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,
+                 struct imgtk_error *err);
     /* --- end of driver ABI 1.0 --- */
 };
 

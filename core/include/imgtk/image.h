@@ -65,6 +65,10 @@ IMGTK_API const struct imgtk_driver *imgtk_driver_for_name(struct imgtk_context 
 IMGTK_API int imgtk_driver_probe(struct imgtk_context *context, struct imgtk_storage *file,
                                  const struct imgtk_driver **out, bool *guessed, struct imgtk_error *err);
 
+/* What a driver that the registry handed out can do beyond reading; for `imgtk formats`. */
+IMGTK_API bool imgtk_driver_can_write(const struct imgtk_driver *driver);
+IMGTK_API bool imgtk_driver_can_check(const struct imgtk_driver *driver);
+
 /* ---- Storage ------------------------------------------------------------ */
 
 /* Opens what the *user* named (never what an image names: see imgtk_reference_open): a path, "-", "fd:5", "null:",
@@ -93,6 +97,7 @@ struct imgtk_image_request {
     const char *format_opts;  /* of the driver's open_opts, as text; NULL: none */
     const char *storage_opts; /* of the storage; NULL: none */
     const char *snapshot;     /* internal snapshot; NULL: active */
+    const char *backing_format; /* of a backing file whose format its overlay does not record; NULL: probe, but never raw */
     bool single_layer;        /* do not open the backing file, follow no reference */
     bool writable;
     bool check;               /* IMGTK_OPEN_CHECK */
@@ -131,6 +136,8 @@ struct imgtk_chain_extent {
 struct imgtk_walk;
 IMGTK_API int imgtk_walk_new(struct imgtk_image *image, struct imgtk_walk **out, struct imgtk_error *err);
 IMGTK_API void imgtk_walk_free(struct imgtk_walk *walk);
+/* Asks the storage behind every PLAIN DATA extent for holes, not only where the driver recommends it. */
+IMGTK_API void imgtk_walk_ask_storage(struct imgtk_walk *walk, bool always);
 /*
  * The extent at offset, clipped to length and to where its layer changes. A range beyond the size of the image
  * is IMGTK_EINVAL. Equal neighbours are not merged here: see imgtk_walk_merged().
@@ -140,6 +147,10 @@ IMGTK_API int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t
 /* The same, with following extents of equal kind, flags, depth and adjoining host offsets merged into it. */
 IMGTK_API int imgtk_walk_merged(struct imgtk_walk *walk, uint64_t offset, uint64_t length,
                                 struct imgtk_chain_extent *out, struct imgtk_error *err);
+
+/* Reads through the walk's memory of extents; for a worker that reads ranges it has just walked. */
+IMGTK_API int imgtk_walk_read(struct imgtk_walk *walk, void *buf, size_t length, uint64_t offset,
+                              struct imgtk_error *err);
 
 /* Reads bytes of the chain, zeroes filled in; [offset, offset+length) lies within the size. Thread-safe. */
 IMGTK_API int imgtk_image_read(struct imgtk_image *image, void *buf, size_t length, uint64_t offset,

@@ -1,0 +1,90 @@
+#include "context.h"
+
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "registry.h"
+
+int imgtk_context_new(struct imgtk_context **out, struct imgtk_error *err)
+{
+    struct imgtk_context *context = calloc(1, sizeof(*context));
+    if (!context)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    int status = config_load(&context->config, err);
+    if (!status)
+        status = registry_new(&context->config, &context->registry, err);
+    if (status) {
+        imgtk_context_free(context);
+        return status;
+    }
+    *out = context;
+    return 0;
+}
+
+void imgtk_context_free(struct imgtk_context *context)
+{
+    if (!context)
+        return;
+    registry_free(context->registry);
+    config_free(&context->config);
+    free(context);
+}
+
+void imgtk_context_set_references(struct imgtk_context *context, enum imgtk_reference_policy policy)
+{
+    context->config.references = policy;
+}
+
+int imgtk_context_allow_dir(struct imgtk_context *context, const char *folder, struct imgtk_error *err)
+{
+    struct config *config = &context->config;
+    char **dirs = realloc(config->allow_dirs, (config->allow_dir_count + 1) * sizeof(*dirs));
+    if (!dirs)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    config->allow_dirs = dirs;
+    dirs[config->allow_dir_count] = strdup(folder);
+    if (!dirs[config->allow_dir_count])
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    config->allow_dir_count++;
+    return 0;
+}
+
+void imgtk_context_set_note(struct imgtk_context *context, void (*note)(void *, const char *), void *note_context)
+{
+    context->note = note;
+    context->note_context = note_context;
+}
+
+void context_note(struct imgtk_context *context, const char *format, ...)
+{
+    if (!context->note)
+        return;
+    char line[IMGTK_MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    context->note(context->note_context, line);
+}
+
+unsigned imgtk_context_workers(const struct imgtk_context *context)
+{
+    if (context->config.workers)
+        return context->config.workers;
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
+        return 1;
+    int count = CPU_COUNT(&cpus);
+    return count > 0 ? (unsigned)count : 1;
+}
+
+const char *imgtk_context_format_options(const struct imgtk_context *context, const char *format)
+{
+    for (size_t i = 0; i < context->config.format_option_count; i++)
+        if (strcmp(context->config.format_options[i].format, format) == 0)
+            return context->config.format_options[i].options;
+    return NULL;
+}
