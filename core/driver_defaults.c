@@ -49,9 +49,10 @@ static int write_unsupported(void *writer, const struct imgtk_write *write, stru
     return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this format can be read but not written");
 }
 
-static int zero_nothing(void *writer, uint64_t offset, uint64_t length, struct imgtk_error *err)
+static int zero_nothing(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *turn,
+                        struct imgtk_error *err)
 {
-    (void)writer, (void)offset, (void)length, (void)err;
+    (void)writer, (void)offset, (void)length, (void)turn, (void)err;
     return 0;
 }
 

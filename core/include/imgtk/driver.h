@@ -173,11 +173,11 @@ struct imgtk_open {
 /* ---- Creating ----------------------------------------------------------- */
 
 /*
- * The turn of one write among all. Work items have an order (that of guest
+ * The turn of one write or zero among all. Work items have an order (that of guest
  * offsets); a driver takes the turn for the short part that decides *where*
  * data go, so that the same input makes the same file whatever the number of
  * workers. begin blocks until all earlier items have ended theirs; end lets
- * the next go on. Each at most once per write; core ends a turn that the
+ * the next go on. Each at most once per call; core ends a turn that the
  * driver did not take. A driver that streams writes its bytes within the turn.
  */
 struct imgtk_turn;
@@ -197,7 +197,8 @@ IMGTK_API int imgtk_plan_next(struct imgtk_plan *plan, uint64_t unit, uint64_t o
 enum {
     IMGTK_CREATE_COMPRESS = 1u << 0,
     IMGTK_CREATE_STREAM = 1u << 1,     /* `file` is sequential: bytes strictly in order, none twice; writes come in guest order */
-    IMGTK_CREATE_EMPTY = 1u << 2       /* nothing will be written (imgtk create); finish follows create */
+    IMGTK_CREATE_EMPTY = 1u << 2,      /* nothing will be written (imgtk create); finish follows create */
+    IMGTK_CREATE_FULL = 1u << 3        /* zeroes that are written stay allocated (-S 0); without it a driver may drop them */
 };
 
 struct imgtk_create {
@@ -273,8 +274,9 @@ struct imgtk_driver {
     int (*create)(struct imgtk_create *args, void **writer, struct imgtk_error *err);
     int (*write)(void *writer, const struct imgtk_write *write, struct imgtk_error *err);
     /* The range reads as zeroes. Called only where a hole would read otherwise (a backing file below), or for full
-       allocation. Default: success, nothing to do. */
-    int (*zero)(void *writer, uint64_t offset, uint64_t length, struct imgtk_error *err);
+       allocation. May be called by several workers at once, like write(), and has its turn as one. Default: success,
+       nothing to do. */
+    int (*zero)(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *turn, struct imgtk_error *err);
     /* Writes what makes the image valid, last. After it core syncs and gives the file its name. */
     int (*finish)(void *writer, struct imgtk_error *err);
     void (*writer_close)(void *writer);  /* always, after finish or instead of it */
