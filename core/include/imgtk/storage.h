@@ -76,6 +76,7 @@ struct imgtk_storage_ops {
     int (*commit)(void *handle, bool sync, struct imgtk_error *err);       /* flush when sync */
     void (*abandon)(void *handle);                                         /* nothing to undo */
     int (*allocate)(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err); /* IMGTK_EUNSUPPORTED */
+    int (*allocated)(void *handle, uint64_t *out, struct imgtk_error *err);                   /* the size */
     /* --- end of storage ABI 1.0 --- */
 };
 
@@ -85,6 +86,9 @@ IMGTK_API uint32_t imgtk_storage_flags(const struct imgtk_storage *storage);
 
 /* Size in bytes as of now; for a sequential storage IMGTK_EUNSUPPORTED. */
 IMGTK_API int imgtk_storage_size(struct imgtk_storage *storage, uint64_t *out, struct imgtk_error *err);
+
+/* The space that the storage occupies, in bytes (a file's blocks); where that is not known, its size. */
+IMGTK_API int imgtk_storage_allocated(struct imgtk_storage *storage, uint64_t *out, struct imgtk_error *err);
 
 /* Reads exactly length bytes. Fewer is IMGTK_ECORRUPT ("... ends at byte N"). */
 IMGTK_API int imgtk_storage_pread(struct imgtk_storage *storage, void *buf, size_t length, uint64_t offset,
