@@ -42,7 +42,7 @@ void imgtk_codec_give(struct imgtk_codec_pool *pool, struct imgtk_codec *codec);
  */
 int imgtk_codec_decompress(struct imgtk_codec *codec, const void *in, size_t in_length, void *out, size_t out_length,
                            struct imgtk_error *err);
-/* Returns the compressed length, or 0 when it does not fit into out_length. */
+/* Returns the compressed length, or 0 when it does not fit into out_length (or memory for the compressor runs out). */
 size_t imgtk_codec_compress(struct imgtk_codec *codec, const void *in, size_t in_length, void *out, size_t out_length);
 
 #endif
