@@ -1,0 +1,119 @@
+#include "module_file.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "registry.h"
+#include "storage/storage.h"
+
+int module_path_trusted(const char *path, bool folder, struct imgtk_error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return imgtk_fail_errno(err, errno, "cannot be examined");
+    if (folder ? !S_ISDIR(st.st_mode) : !S_ISREG(st.st_mode))
+        return imgtk_fail(err, IMGTK_EREFUSED, "not a %s", folder ? "folder" : "regular file");
+    if (st.st_uid != 0 && st.st_uid != geteuid())
+        return imgtk_fail(err, IMGTK_EREFUSED, "%s belongs to user %u, not to root or to the user who runs this",
+                          folder ? "its folder" : "it", (unsigned)st.st_uid);
+    /* A group of its own is common for people; root's code must not depend on any group but root's. */
+    bool group_counts = geteuid() == 0 && st.st_gid != 0;
+    if ((st.st_mode & S_IWOTH) || (group_counts && (st.st_mode & S_IWGRP)))
+        return imgtk_fail(err, IMGTK_EREFUSED, "%s can be written by others (mode %04o)",
+                          folder ? "its folder" : "it", (unsigned)(st.st_mode & 07777));
+    return 0;
+}
+
+/* dlopen runs a library's constructors, so what is plainly no library is turned away before. */
+static int require_elf(const char *path, struct imgtk_error *err)
+{
+    char magic[4] = { 0 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return imgtk_fail_errno(err, errno, "cannot be opened");
+    ssize_t got = pread(fd, magic, sizeof(magic), 0);
+    close(fd);
+    if (got != (ssize_t)sizeof(magic) || memcmp(magic, "\177ELF", 4) != 0)
+        return imgtk_fail(err, IMGTK_EINVAL, "not a module: no ELF library");
+    return 0;
+}
+
+/* The other majors that a module could have been built for, so that the message can say so. */
+static int explain_missing_symbol(void *library, struct imgtk_error *err)
+{
+    for (unsigned major = 0; major < 10; major++) {
+        char symbol[32];
+        snprintf(symbol, sizeof(symbol), "imgtk_driver_v%u", major);
+        bool found = dlsym(library, symbol) != NULL;
+        snprintf(symbol, sizeof(symbol), "imgtk_storage_v%u", major);
+        found = found || dlsym(library, symbol) != NULL;
+        if (found)
+            return imgtk_fail(err, IMGTK_EINVAL, "built for another ABI: version %u, this is version 1", major);
+    }
+    return imgtk_fail(err, IMGTK_EINVAL, "not a module: it exports neither %s nor %s", IMGTK_DRIVER_SYMBOL,
+                      IMGTK_STORAGE_SYMBOL);
+}
+
+static int check_name(const char *found, const char *expected, struct imgtk_error *err)
+{
+    if (strcmp(found, expected) != 0)
+        return imgtk_fail(err, IMGTK_EINVAL, "it calls itself '%s', which its file name does not", found);
+    return 0;
+}
+
+static int take_tables(struct module_file *file, const char *name, struct imgtk_error *err)
+{
+    const struct imgtk_driver *(*driver)(void);
+    const struct imgtk_storage_ops *(*storage)(void);
+    /* POSIX's way to get a function from dlsym without a cast that C forbids. */
+    *(void **)&driver = dlsym(file->library, IMGTK_DRIVER_SYMBOL);
+    *(void **)&storage = dlsym(file->library, IMGTK_STORAGE_SYMBOL);
+    if (driver) {
+        const struct imgtk_driver *table = driver();
+        if (!table)
+            return imgtk_fail(err, IMGTK_EINVAL, "its %s() returns nothing", IMGTK_DRIVER_SYMBOL);
+        int status = driver_complete(table, &file->driver, err);
+        file->is_driver = status == 0;
+        return status ? status : check_name(file->driver.name, name, err);
+    }
+    if (storage) {
+        const struct imgtk_storage_ops *table = storage();
+        if (!table)
+            return imgtk_fail(err, IMGTK_EINVAL, "its %s() returns nothing", IMGTK_STORAGE_SYMBOL);
+        int status = storage_ops_complete(table, &file->storage, err);
+        file->is_storage = status == 0;
+        return status ? status : check_name(file->storage.name, name, err);
+    }
+    return explain_missing_symbol(file->library, err);
+}
+
+int module_file_load(const char *path, const char *name, struct module_file *out, struct imgtk_error *err)
+{
+    memset(out, 0, sizeof(*out));
+    int status = module_path_trusted(path, false, err);
+    if (!status)
+        status = require_elf(path, err);
+    if (status)
+        return status;
+    out->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!out->library) {
+        const char *reason = dlerror();
+        return imgtk_fail(err, IMGTK_EINVAL, "cannot be loaded: %s", reason ? reason : "no reason given");
+    }
+    status = take_tables(out, name, err);
+    if (status)
+        module_file_unload(out);
+    return status;
+}
+
+void module_file_unload(struct module_file *file)
+{
+    if (file->library)
+        dlclose(file->library);
+    memset(file, 0, sizeof(*file));
+}

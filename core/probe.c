@@ -1,0 +1,88 @@
+/* Which driver an image's content belongs to. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "context.h"
+#include "registry.h"
+
+struct probe_bytes {
+    uint8_t head[IMGTK_PROBE_SIZE], tail[IMGTK_PROBE_SIZE];
+};
+
+static int read_ends(struct imgtk_storage *file, struct probe_bytes *bytes, struct imgtk_probe *probe,
+                     struct imgtk_error *err)
+{
+    memset(probe, 0, sizeof(*probe));
+    probe->head = bytes->head;
+    int status = imgtk_storage_pread_some(file, bytes->head, sizeof(bytes->head), 0, &probe->head_length, err);
+    if (status || (imgtk_storage_flags(file) & IMGTK_STORAGE_SEQUENTIAL))
+        return status;
+    status = imgtk_storage_size(file, &probe->size, err);
+    if (status)
+        return status;
+    uint64_t start = probe->size > sizeof(bytes->tail) ? probe->size - sizeof(bytes->tail) : 0;
+    probe->tail = bytes->tail;
+    return imgtk_storage_pread_some(file, bytes->tail, sizeof(bytes->tail), start, &probe->tail_length, err);
+}
+
+struct candidates {
+    const struct imgtk_driver *first;
+    size_t count;
+    char names[256];
+};
+
+static void add_candidate(struct candidates *list, const struct imgtk_driver *driver)
+{
+    size_t used = strlen(list->names);
+    snprintf(list->names + used, sizeof(list->names) - used, "%s%s", list->count ? ", " : "", driver->name);
+    if (list->count++ == 0)
+        list->first = driver;
+}
+
+static int choose(const struct candidates *list, const struct imgtk_driver **out, struct imgtk_error *err)
+{
+    if (list->count > 1)
+        return imgtk_fail(err, IMGTK_EINVAL, "ambiguous format: its content fits %s: name one with -f", list->names);
+    *out = list->first;
+    return 0;
+}
+
+static int ask_all(struct imgtk_context *context, const struct imgtk_probe *probe, const struct imgtk_driver **out,
+                   struct imgtk_error *err)
+{
+    struct candidates yes = { 0 }, maybe = { 0 };
+    const struct imgtk_module *modules;
+    size_t count;
+    int status = imgtk_modules(context, &modules, &count, err);
+    if (status)
+        return status;
+    for (size_t i = 0; i < count; i++) {
+        if (!modules[i].driver)
+            continue;
+        enum imgtk_probe_result answer = modules[i].driver->probe(probe);
+        if (answer == IMGTK_PROBE_YES)
+            add_candidate(&yes, modules[i].driver);
+        else if (answer == IMGTK_PROBE_MAYBE)
+            add_candidate(&maybe, modules[i].driver);
+    }
+    return choose(yes.count ? &yes : &maybe, out, err);
+}
+
+int imgtk_driver_probe(struct imgtk_context *context, struct imgtk_storage *file, const struct imgtk_driver **out,
+                       bool *guessed, struct imgtk_error *err)
+{
+    struct probe_bytes *bytes = malloc(sizeof(*bytes));
+    if (!bytes)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    struct imgtk_probe probe;
+    *out = NULL;
+    int status = read_ends(file, bytes, &probe, err);
+    if (!status)
+        status = ask_all(context, &probe, out, err);
+    free(bytes);
+    if (status)
+        return status;
+    *guessed = *out == NULL;
+    return *out ? 0 : imgtk_driver_find(context, "raw", out, err);
+}
