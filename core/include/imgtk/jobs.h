@@ -33,7 +33,6 @@ struct imgtk_target {
     bool is_zero;              /* --target-is-zero: an existing target reads as zeroes already */
     bool compress;             /* -c */
     bool no_sync;              /* give the file its name without waiting for the disk */
-    bool stream;               /* the name is a pipe */
 };
 
 enum { IMGTK_SPARSE_DEFAULT = -1 };
@@ -46,7 +45,9 @@ struct imgtk_convert {
        IMGTK_SPARSE_DEFAULT: 4096, and data that the kernel can copy are not searched. */
     int64_t sparse_size;
     unsigned workers;                    /* 0: the context's */
-    bool salvage;                        /* unreadable source ranges become zeroes, one note each */
+    /* --salvage: unreadable source ranges become zeroes; called for each from any worker. NULL: they end the job. */
+    void (*salvaged)(void *context, uint64_t offset, uint64_t length, const char *reason);
+    void *salvage_context;
     /* The backing file of the target (-B), opened; only what differs from it is written. NULL: none.
        Its name and format are in target.format_opts. */
     struct imgtk_image *backing;

@@ -1,0 +1,180 @@
+#include "convert.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "context.h"
+#include "imgtk/bytes.h"
+
+#define ITEM_SIZE (1u << 20)
+#define ZERO_GRANULE 4096u
+#define EXISTING_GRANULE (64u << 10) /* on a target that has to be told of zeroes, shorter runs are cheaper written */
+#define REMOTE_WORKERS 16u
+#define MAX_WORKERS 64u
+
+/* ---- Set-up ------------------------------------------------------------- */
+
+static bool is_remote(const struct imgtk_convert *job)
+{
+    for (size_t i = 0; i < job->source_count; i++)
+        for (size_t depth = 0; depth < imgtk_image_depth(job->sources[i]); depth++)
+            if (imgtk_storage_flags(imgtk_image_layer(job->sources[i], depth)->file) & IMGTK_STORAGE_REMOTE)
+                return true;
+    return false;
+}
+
+static unsigned choose_workers(const struct conversion *conversion)
+{
+    const struct imgtk_convert *job = conversion->job;
+    unsigned workers = job->workers ? job->workers : imgtk_context_workers(conversion->context);
+    if (!job->workers && is_remote(job) && workers < REMOTE_WORKERS)
+        workers = REMOTE_WORKERS;
+    return workers < MAX_WORKERS ? workers : MAX_WORKERS;
+}
+
+static enum copy_mode choose_copy(const struct conversion *conversion)
+{
+    const struct imgtk_convert *job = conversion->job;
+    if (conversion->target.sequential || job->backing || job->salvaged || job->sparse_size > 0)
+        return COPY_NEVER;
+    return job->sparse_size == 0 ? COPY_KERNEL : COPY_REFLINK;
+}
+
+static void choose_sizes(struct conversion *conversion)
+{
+    const struct imgtk_convert *job = conversion->job;
+    uint32_t unit = conversion->target.unit;
+    uint64_t granule = job->sparse_size > 0 ? (uint64_t)job->sparse_size : ZERO_GRANULE;
+    if (!conversion->target.reads_zero && granule < EXISTING_GRANULE)
+        granule = EXISTING_GRANULE;
+    granule = imgtk_round_down(granule, unit);
+    conversion->item_size = unit > ITEM_SIZE ? unit : ITEM_SIZE;
+    conversion->granule = (uint32_t)imgtk_min_u64(granule > unit ? granule : unit, conversion->item_size);
+    conversion->find_zeroes = job->sparse_size != 0;
+    conversion->copy = choose_copy(conversion);
+}
+
+static int set_up(struct conversion *conversion, struct imgtk_error *err)
+{
+    const struct imgtk_convert *job = conversion->job;
+    struct plan_options options = { .write_all = job->sparse_size == 0, .backing = job->backing };
+    int status = source_init(&conversion->source, job->sources, job->source_count, err);
+    if (!status)
+        status = plan_init(&conversion->plan, &conversion->source, &options, err);
+    if (status)
+        return status;
+    conversion->workers = choose_workers(conversion);
+    struct target_request request = {
+        .wish = &job->target,
+        .size = conversion->source.size,
+        .plan = &conversion->plan,
+        .backing = job->backing,
+        .sources = job->sources,
+        .source_count = job->source_count,
+        .workers = conversion->workers,
+        .write_all = job->sparse_size == 0,
+    };
+    status = target_create(conversion->context, &request, &conversion->target, err);
+    if (status)
+        return status;
+    if (!(conversion->target.driver->flags & IMGTK_DRIVER_PARALLEL))
+        conversion->workers = 1;
+    conversion->progress = (struct imgtk_progress){ .phase = "copy", .total = conversion->source.size };
+    choose_sizes(conversion);
+    return 0;
+}
+
+/* ---- Progress ----------------------------------------------------------- */
+
+static int tell_progress(struct conversion *conversion, struct imgtk_error *err)
+{
+    const struct imgtk_convert *job = conversion->job;
+    if (job->progress && job->progress(job->progress_context, &conversion->progress))
+        return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
+    return 0;
+}
+
+int convert_advance(struct conversion *conversion, uint64_t done, uint64_t copied, struct imgtk_error *err)
+{
+    pthread_mutex_lock(&conversion->lock);
+    conversion->progress.done += done;
+    conversion->progress.copied += copied;
+    int status = tell_progress(conversion, err);
+    pthread_mutex_unlock(&conversion->lock);
+    return status;
+}
+
+/* ---- The run ------------------------------------------------------------ */
+
+static void *worker_main(void *context)
+{
+    convert_work(context);
+    return NULL;
+}
+
+/* The caller's thread is the first worker; a thread that cannot be had is done without. */
+static void run_workers(struct conversion *conversion)
+{
+    pthread_t threads[MAX_WORKERS];
+    unsigned started = 0;
+    while (started + 1 < conversion->workers &&
+           pthread_create(&threads[started], NULL, worker_main, conversion) == 0)
+        started++;
+    convert_work(conversion);
+    while (started > 0)
+        pthread_join(threads[--started], NULL);
+}
+
+static int commit(struct conversion *conversion, struct imgtk_error *err)
+{
+    conversion->progress.phase = conversion->job->target.no_sync ? "finish" : "sync";
+    int status = tell_progress(conversion, err);
+    return status ? status : target_commit(&conversion->target, err);
+}
+
+static int run(struct conversion *conversion, struct imgtk_error *err)
+{
+    int status = set_up(conversion, err);
+    if (status)
+        return status;
+    run_workers(conversion);
+    if (conversion->error.status) {
+        *err = conversion->error;
+        return conversion->error.status;
+    }
+    return commit(conversion, err);
+}
+
+int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job, struct imgtk_error *err)
+{
+    struct conversion *conversion = calloc(1, sizeof(*conversion));
+    struct imgtk_error local = IMGTK_ERROR_INIT;
+    if (!conversion)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    conversion->context = context;
+    conversion->job = job;
+    pthread_mutex_init(&conversion->lock, NULL);
+    turnstile_init(&conversion->stile);
+    int status = run(conversion, &local);
+    target_close(&conversion->target);
+    if (conversion->plan.source)
+        plan_destroy(&conversion->plan);
+    turnstile_destroy(&conversion->stile);
+    pthread_mutex_destroy(&conversion->lock);
+    free(conversion);
+    if (err)
+        *err = local;
+    return status;
+}
+
+int imgtk_create_image(struct imgtk_context *context, const struct imgtk_target *target, uint64_t size,
+                       struct imgtk_image *backing, struct imgtk_error *err)
+{
+    struct target_request request = { .wish = target, .size = size, .backing = backing, .workers = 1 };
+    struct target made;
+    int status = target_create(context, &request, &made, err);
+    if (!status)
+        status = target_commit(&made, err);
+    target_close(&made);
+    return status;
+}

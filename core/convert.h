@@ -1,0 +1,60 @@
+/* A conversion under way: plan, workers, writer. Internal to core; see jobs.h for the job. */
+#ifndef IMGTK_CORE_CONVERT_H
+#define IMGTK_CORE_CONVERT_H
+
+#include <pthread.h>
+
+#include "imgtk/jobs.h"
+#include "plan.h"
+#include "source.h"
+#include "target.h"
+#include "turn.h"
+
+/* How data that lie plainly in a host file reach a target that has a place for them. */
+enum copy_mode {
+    COPY_NEVER,   /* read, search for zeroes, write */
+    COPY_REFLINK, /* share blocks where the file system can, else as NEVER */
+    COPY_KERNEL   /* share blocks or let the kernel copy */
+};
+
+enum item_kind { ITEM_DATA, ITEM_COPY, ITEM_ZERO };
+
+/* One piece of work: a range of the disk, in whole units of the target. */
+struct item {
+    enum item_kind kind;
+    uint64_t number; /* counts from 0; the order of turns */
+    uint64_t offset, length;
+    struct imgtk_storage *from; /* COPY */
+    uint64_t from_offset;       /* COPY */
+};
+
+struct conversion {
+    struct imgtk_context *context;
+    const struct imgtk_convert *job;
+    struct source source;
+    struct imgtk_plan plan;
+    struct target target;
+    struct turnstile stile;
+    unsigned workers;
+    uint32_t item_size; /* bytes that a worker handles at once; a multiple of the target's unit */
+    uint32_t granule;   /* zero detection works in steps of this many bytes; a multiple of the unit */
+    bool find_zeroes;
+
+    pthread_mutex_t lock; /* guards what follows; plan.lock may be taken under it */
+    enum copy_mode copy;
+    uint64_t position;    /* the plan is cut up to here */
+    uint64_t next_number;
+    struct imgtk_progress progress;
+    struct imgtk_error error; /* of the worker that failed first */
+};
+
+/* The next piece of work; *found false when the plan is used up. Thread-safe. */
+int convert_next_item(struct conversion *conversion, struct item *out, bool *found, struct imgtk_error *err);
+
+/* What one thread does until the plan is used up, something fails or the job is cancelled. */
+void convert_work(struct conversion *conversion);
+
+/* Counts bytes as done and tells the listener. Not 0: stop. */
+int convert_advance(struct conversion *conversion, uint64_t done, uint64_t copied, struct imgtk_error *err);
+
+#endif

@@ -1,0 +1,268 @@
+/* One worker: takes items, reads, searches for zeroes, writes. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "context.h"
+#include "convert.h"
+#include "imgtk/bytes.h"
+#include "zero.h"
+
+#define BUFFER_ALIGN 4096u
+#define SALVAGE_STEP (64u << 10)
+#define SALVAGE_SECTOR 512u
+
+enum run_kind { RUN_DROP, RUN_ZERO, RUN_DATA };
+
+struct run {
+    enum run_kind kind;
+    size_t start, length; /* bytes within the item */
+};
+
+struct worker {
+    struct conversion *conversion;
+    struct source_walk *walk;
+    struct imgtk_walk *backing_walk; /* NULL: the target has no backing file */
+    uint8_t *buffer;                 /* item_size bytes */
+    uint8_t *below;                  /* what the backing file has there; NULL without one */
+    struct run *runs;                /* item_size / granule of them */
+};
+
+/* ---- Reading ------------------------------------------------------------ */
+
+/* Halves what cannot be read down to a sector, so that only that is lost. */
+static int salvage(struct worker *worker, uint8_t *buf, size_t length, uint64_t offset)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    int status = source_walk_read(worker->walk, buf, length, offset, &err);
+    if (!status)
+        return 0;
+    if (length > SALVAGE_SECTOR) {
+        size_t step = length > SALVAGE_STEP ? SALVAGE_STEP : SALVAGE_SECTOR;
+        for (size_t at = 0; at < length; at += step)
+            salvage(worker, buf + at, length - at < step ? length - at : step, offset + at);
+        return 0;
+    }
+    memset(buf, 0, length);
+    worker->conversion->job->salvaged(worker->conversion->job->salvage_context, offset, length, err.message);
+    return 0;
+}
+
+static int read_item(struct worker *worker, const struct item *item, struct imgtk_error *err)
+{
+    if (worker->conversion->job->salvaged)
+        return salvage(worker, worker->buffer, item->length, item->offset);
+    return source_walk_read(worker->walk, worker->buffer, item->length, item->offset, err);
+}
+
+/* Past its end a backing file reads as zeroes. */
+static int read_backing(struct worker *worker, const struct item *item, struct imgtk_error *err)
+{
+    if (!worker->backing_walk)
+        return 0;
+    uint64_t size = imgtk_image_size(worker->conversion->job->backing);
+    size_t present = item->offset < size ? (size_t)imgtk_min_u64(item->length, size - item->offset) : 0;
+    memset(worker->below + present, 0, item->length - present);
+    return imgtk_walk_read(worker->backing_walk, worker->below, present, item->offset, err);
+}
+
+/* ---- What to write of it ------------------------------------------------ */
+
+static enum run_kind judge(const struct worker *worker, size_t start, size_t length)
+{
+    const struct conversion *conversion = worker->conversion;
+    const uint8_t *bytes = worker->buffer + start;
+    if (worker->below && memcmp(bytes, worker->below + start, length) == 0)
+        return RUN_DROP;
+    if (!conversion->find_zeroes || !bytes_are_zero(bytes, length))
+        return RUN_DATA;
+    return worker->below || !conversion->target.reads_zero ? RUN_ZERO : RUN_DROP;
+}
+
+/* Cuts the item into runs, granule by granule, without those that need no writing. */
+static size_t find_runs(struct worker *worker, size_t length)
+{
+    size_t count = 0, granule = worker->conversion->granule;
+    struct run *runs = worker->runs;
+    for (size_t at = 0; at < length; at += granule) {
+        size_t piece = length - at < granule ? length - at : granule;
+        enum run_kind kind = judge(worker, at, piece);
+        if (kind == RUN_DROP)
+            continue;
+        if (count > 0 && runs[count - 1].kind == kind && runs[count - 1].start + runs[count - 1].length == at)
+            runs[count - 1].length += piece;
+        else
+            runs[count++] = (struct run){ kind, at, piece };
+    }
+    return count;
+}
+
+static int write_run(struct worker *worker, const struct item *item, const struct run *run, struct imgtk_turn *turn,
+                     struct imgtk_error *err)
+{
+    struct target *target = &worker->conversion->target;
+    if (run->kind == RUN_ZERO)
+        return target->driver->zero(target->writer, item->offset + run->start, run->length, turn, err);
+    struct imgtk_write write = {
+        .buf = worker->buffer + run->start, .length = run->length, .offset = item->offset + run->start, .turn = turn };
+    return target->driver->write(target->writer, &write, err);
+}
+
+static int do_data(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
+{
+    int status = read_item(worker, item, err);
+    if (!status)
+        status = read_backing(worker, item, err);
+    size_t count = status ? 0 : find_runs(worker, item->length);
+    for (size_t i = 0; !status && i < count; i++) {
+        turn->last = i + 1 == count;
+        status = write_run(worker, item, &worker->runs[i], turn, err);
+        if (status)
+            imgtk_fail_prefix(err, "%s", worker->conversion->job->target.name);
+    }
+    return status;
+}
+
+/* ---- Copies ------------------------------------------------------------- */
+
+/* The kernel would not: the place is decided, so the bytes go there by way of the buffer. */
+static int copy_by_hand(struct worker *worker, struct imgtk_storage *from, uint64_t from_offset,
+                        struct imgtk_storage *to, uint64_t to_offset, uint64_t length, struct imgtk_error *err)
+{
+    while (length > 0) {
+        struct item piece = { .offset = to_offset, .length = imgtk_min_u64(length, worker->conversion->item_size) };
+        int status = imgtk_storage_pread(from, worker->buffer, piece.length, from_offset, err);
+        size_t count = status ? 0 : find_runs(worker, piece.length);
+        for (size_t i = 0; !status && i < count; i++)
+            status = imgtk_storage_pwrite(to, worker->buffer + worker->runs[i].start, worker->runs[i].length,
+                                          to_offset + worker->runs[i].start, err);
+        if (status)
+            return status;
+        from_offset += piece.length;
+        to_offset += piece.length;
+        length -= piece.length;
+    }
+    return 0;
+}
+
+static void stop_copying(struct conversion *conversion)
+{
+    pthread_mutex_lock(&conversion->lock);
+    if (conversion->copy != COPY_NEVER)
+        context_note(conversion->context, "copy: by read and write, the kernel cannot share these blocks");
+    conversion->copy = COPY_NEVER;
+    pthread_mutex_unlock(&conversion->lock);
+}
+
+static int do_copy(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
+{
+    struct conversion *conversion = worker->conversion;
+    struct imgtk_write write = { .length = (size_t)item->length, .offset = item->offset, .turn = turn };
+    struct imgtk_storage *to = NULL;
+    uint64_t to_offset = 0, done = 0;
+    uint32_t flags = conversion->job->sparse_size == 0 ? 0 : IMGTK_COPY_REFLINK_ONLY;
+    int status = conversion->target.driver->place(conversion->target.writer, &write, &to, &to_offset, err);
+    while (!status && done < item->length) {
+        uint64_t copied = 0;
+        status = imgtk_storage_copy(item->from, item->from_offset + done, to, to_offset + done, item->length - done,
+                                    flags, &copied, err);
+        done += copied;
+        if (copied == 0)
+            break;
+    }
+    if (!status && done < item->length) {
+        stop_copying(conversion);
+        status = copy_by_hand(worker, item->from, item->from_offset + done, to, to_offset + done, item->length - done,
+                              err);
+    }
+    return status;
+}
+
+static int do_zero(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
+{
+    struct target *target = &worker->conversion->target;
+    turn->last = true;
+    return target->driver->zero(target->writer, item->offset, item->length, turn, err);
+}
+
+/* ---- The loop ----------------------------------------------------------- */
+
+static int do_item(struct worker *worker, const struct item *item, struct imgtk_error *err)
+{
+    struct imgtk_turn turn = { .stile = &worker->conversion->stile, .item = item->number };
+    int status;
+    if (item->kind == ITEM_DATA)
+        status = do_data(worker, item, &turn, err);
+    else if (item->kind == ITEM_COPY)
+        status = do_copy(worker, item, &turn, err);
+    else
+        status = do_zero(worker, item, &turn, err);
+    if (status)
+        return status;
+    turn_settle(&turn);
+    return convert_advance(worker->conversion, item->length, item->kind == ITEM_ZERO ? 0 : item->length, err);
+}
+
+static int work(struct worker *worker, struct imgtk_error *err)
+{
+    struct conversion *conversion = worker->conversion;
+    for (;;) {
+        struct item item;
+        bool found;
+        if (conversion->job->cancel && *conversion->job->cancel)
+            return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
+        int status = convert_next_item(conversion, &item, &found, err);
+        if (!status && found)
+            status = do_item(worker, &item, err);
+        if (status || !found)
+            return status;
+    }
+}
+
+static int worker_init(struct worker *worker, struct conversion *conversion, struct imgtk_error *err)
+{
+    size_t size = conversion->item_size;
+    memset(worker, 0, sizeof(*worker));
+    worker->conversion = conversion;
+    int status = source_walk_new(&conversion->source, true, &worker->walk, err);
+    if (!status && conversion->job->backing) {
+        status = imgtk_walk_new(conversion->job->backing, &worker->backing_walk, err);
+        worker->below = aligned_alloc(BUFFER_ALIGN, size);
+    }
+    worker->buffer = aligned_alloc(BUFFER_ALIGN, size);
+    worker->runs = calloc(size / conversion->granule + 1, sizeof(*worker->runs));
+    if (!status && (!worker->buffer || !worker->runs || (conversion->job->backing && !worker->below)))
+        status = imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    return status;
+}
+
+static void worker_free(struct worker *worker)
+{
+    source_walk_free(worker->walk);
+    imgtk_walk_free(worker->backing_walk);
+    free(worker->buffer);
+    free(worker->below);
+    free(worker->runs);
+}
+
+/* The first failure is the one that is told; it makes the others stop. */
+static void report_failure(struct conversion *conversion, const struct imgtk_error *err)
+{
+    pthread_mutex_lock(&conversion->lock);
+    if (!conversion->error.status)
+        conversion->error = *err;
+    conversion->position = conversion->source.size;
+    pthread_mutex_unlock(&conversion->lock);
+    turnstile_fail(&conversion->stile);
+}
+
+void convert_work(struct conversion *conversion)
+{
+    struct worker worker;
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    int status = worker_init(&worker, conversion, &err);
+    if (!status)
+        status = work(&worker, &err);
+    if (status)
+        report_failure(conversion, &err);
+    worker_free(&worker);
+}

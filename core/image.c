@@ -1,0 +1,217 @@
+/* An image: the layer that was named and the chain of layers below it. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "context.h"
+#include "image_internal.h"
+#include "reference.h"
+#include "storage/storage.h"
+
+/* ---- One layer ---------------------------------------------------------- */
+
+static void layer_close(struct layer *layer)
+{
+    if (layer->public.handle)
+        layer->public.driver->close(layer->public.handle);
+    references_free(layer->references);
+    imgtk_storage_close(layer->public.file);
+}
+
+static int find_driver(struct imgtk_context *context, struct layer *layer, const char *format,
+                       struct imgtk_error *err)
+{
+    if (format)
+        return imgtk_driver_find(context, format, &layer->public.driver, err);
+    return imgtk_driver_probe(context, layer->public.file, &layer->public.driver, &layer->public.format_guessed, err);
+}
+
+static int open_driver(struct layer *layer, const struct imgtk_image_request *request, bool top,
+                       struct imgtk_error *err)
+{
+    const struct imgtk_driver *driver = layer->public.driver;
+    struct imgtk_opts *opts = imgtk_opts_new(driver->open_opts);
+    if (!opts)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    int status = top && request->format_opts ? imgtk_opts_parse(opts, driver->name, request->format_opts, err) : 0;
+    if (!status) {
+        struct imgtk_open args = {
+            .file = layer->public.file,
+            .opts = opts,
+            .refs = layer->references,
+            .snapshot = top ? request->snapshot : NULL,
+            .flags = (request->writable && top ? IMGTK_OPEN_WRITABLE : 0u) |
+                     (request->single_layer ? IMGTK_OPEN_NO_REFERENCES : 0u) |
+                     (request->check ? IMGTK_OPEN_CHECK : 0u),
+        };
+        status = driver->open(&args, &layer->public.handle, err);
+    }
+    imgtk_opts_free(opts);
+    return status;
+}
+
+/* file: taken over. The driver reads through it until the layer is closed. */
+static int layer_open(struct imgtk_image *image, struct imgtk_storage *file, const char *format,
+                      const struct imgtk_image_request *request, struct imgtk_error *err)
+{
+    struct layer *layer = &image->layers[image->count];
+    memset(layer, 0, sizeof(*layer));
+    layer->public.file = file;
+    layer->public.name = imgtk_storage_name(file);
+    int status = references_new(image->context, layer->public.name, request->single_layer, &layer->references, err);
+    if (!status)
+        status = find_driver(image->context, layer, format, err);
+    if (!status)
+        status = open_driver(layer, request, image->count == 0, err);
+    if (status) {
+        imgtk_fail_prefix(err, "%s", layer->public.name);
+        layer_close(layer);
+        return status;
+    }
+    layer->public.size = layer->public.driver->size(layer->public.handle);
+    image->count++;
+    return 0;
+}
+
+/* ---- The chain below ---------------------------------------------------- */
+
+/* A loop would end at the limit too, but its reason would not be told. */
+static int check_loop(const struct imgtk_image *image, struct imgtk_storage *file, struct imgtk_error *err)
+{
+    struct stat st, upper;
+    int fd = file->ops.fd(file->handle);
+    if (fd < 0 || fstat(fd, &st) != 0)
+        return 0;
+    for (size_t i = 0; i < image->count; i++) {
+        const struct imgtk_storage *other = image->layers[i].public.file;
+        fd = other->ops.fd(other->handle);
+        if (fd >= 0 && fstat(fd, &upper) == 0 && upper.st_dev == st.st_dev && upper.st_ino == st.st_ino)
+            return imgtk_fail(err, IMGTK_ECORRUPT, "backing chain loops: '%s' is layer %zu already",
+                              imgtk_storage_name(file), i);
+    }
+    return 0;
+}
+
+static int open_backing_file(struct layer *layer, const struct imgtk_backing *backing, struct imgtk_storage **out,
+                             struct imgtk_error *err)
+{
+    int status = IMGTK_ENOTFOUND;
+    for (size_t i = 0; status == IMGTK_ENOTFOUND && i < IMGTK_BACKING_NAMES && backing->names[i]; i++)
+        status = imgtk_reference_open(layer->references, backing->names[i], 0, out, err);
+    return status ? imgtk_fail_prefix(err, "backing file") : 0;
+}
+
+/* Guessing raw would let whoever wrote the disk's first bytes choose how the host reads it. */
+static int refuse_guess(const struct layer *overlay, const struct layer *backing, struct imgtk_error *err)
+{
+    if (!backing->public.format_guessed)
+        return 0;
+    return imgtk_fail(err, IMGTK_EREFUSED,
+                      "the image does not record the format of its backing file '%s', and the content is not recognised: "
+                      "name it with --backing-format (raw, if it is)", overlay->backing.names[0]);
+}
+
+static int check_identity(const struct layer *overlay, const struct layer *backing, struct imgtk_error *err)
+{
+    char identity[64] = "";
+    const char *expected = overlay->backing.identity;
+    if (!expected)
+        return 0;
+    int status = backing->public.driver->identity(backing->public.handle, identity, err);
+    if (status || strcmp(identity, expected) == 0)
+        return status;
+    return imgtk_fail(err, IMGTK_ECORRUPT, "'%s' is not the parent it was made on: it is %s, %s is recorded",
+                      backing->public.name, *identity ? identity : "of a format without identity", expected);
+}
+
+static int open_below(struct imgtk_image *image, const struct imgtk_image_request *request, struct imgtk_error *err)
+{
+    struct layer *overlay = &image->layers[image->count - 1];
+    if (image->count == IMGTK_MAX_CHAIN)
+        return imgtk_fail(err, IMGTK_ELIMIT, "the backing chain has more than %d layers", IMGTK_MAX_CHAIN);
+    struct imgtk_storage *file = NULL;
+    int status = open_backing_file(overlay, &overlay->backing, &file, err);
+    if (status)
+        return status;
+    status = check_loop(image, file, err);
+    if (status) {
+        imgtk_storage_close(file);
+        return status;
+    }
+    const char *format = overlay->backing.format ? overlay->backing.format : request->backing_format;
+    status = layer_open(image, file, format, request, err);
+    if (!status)
+        status = refuse_guess(overlay, &image->layers[image->count - 1], err);
+    if (!status)
+        status = check_identity(overlay, &image->layers[image->count - 1], err);
+    return status;
+}
+
+static int open_chain(struct imgtk_image *image, const struct imgtk_image_request *request, struct imgtk_error *err)
+{
+    for (;;) {
+        struct layer *bottom = &image->layers[image->count - 1];
+        int status = bottom->public.driver->backing(bottom->public.handle, &bottom->backing, err);
+        if (status || request->single_layer || !bottom->backing.names[0])
+            return status;
+        const char *name = bottom->public.name;
+        status = open_below(image, request, err);
+        if (status)
+            return imgtk_fail_prefix(err, "%s", name);
+    }
+}
+
+/* ---- Public ------------------------------------------------------------- */
+
+int imgtk_image_open(struct imgtk_context *context, const char *name, const struct imgtk_image_request *request,
+                     struct imgtk_image **out, struct imgtk_error *err)
+{
+    static const struct imgtk_image_request no_request = { 0 };
+    struct imgtk_storage *file = NULL;
+    if (!request)
+        request = &no_request;
+    int status = imgtk_storage_open(context, name, request->writable ? IMGTK_STORAGE_WRITABLE : 0,
+                                    request->storage_opts, &file, err);
+    if (status)
+        return status;
+    struct imgtk_image *image = calloc(1, sizeof(*image));
+    if (!image) {
+        imgtk_storage_close(file);
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    }
+    image->context = context;
+    status = layer_open(image, file, request->format, request, err);
+    if (!status)
+        status = open_chain(image, request, err);
+    if (status) {
+        imgtk_image_close(image);
+        return status;
+    }
+    *out = image;
+    return 0;
+}
+
+void imgtk_image_close(struct imgtk_image *image)
+{
+    if (!image)
+        return;
+    while (image->count > 0)
+        layer_close(&image->layers[--image->count]);
+    free(image);
+}
+
+uint64_t imgtk_image_size(const struct imgtk_image *image)
+{
+    return image->layers[0].public.size;
+}
+
+size_t imgtk_image_depth(const struct imgtk_image *image)
+{
+    return image->count;
+}
+
+const struct imgtk_layer *imgtk_image_layer(const struct imgtk_image *image, size_t depth)
+{
+    return &image->layers[depth].public;
+}
