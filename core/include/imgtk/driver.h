@@ -179,6 +179,7 @@ struct imgtk_open {
  * workers. begin blocks until all earlier items have ended theirs; end lets
  * the next go on. Each at most once per call; core ends a turn that the
  * driver did not take. A driver that streams writes its bytes within the turn.
+ * Do the slow part (compression) before begin and the bulk I/O after end.
  */
 struct imgtk_turn;
 IMGTK_API int imgtk_turn_begin(struct imgtk_turn *turn, struct imgtk_error *err); /* IMGTK_ECANCELLED: another worker failed */
@@ -257,8 +258,7 @@ struct imgtk_driver {
     int (*open)(const struct imgtk_open *args, void **handle, struct imgtk_error *err);
     void (*close)(void *handle);
     uint64_t (*size)(void *handle);      /* virtual size in bytes; need not be a multiple of anything */
-    /* Fills buf with this layer's bytes [offset, offset + length), which lie within size. Bytes of BACKING ranges
-       may be filled with anything: core asks extent() first and overlays. */
+    /* Fills buf with this layer's bytes [offset, offset + length), which lie within size; BACKING ranges with zeroes. */
     int (*read)(void *handle, void *buf, size_t length, uint64_t offset, struct imgtk_error *err);
 
     /* Optional; the default is named. */
