@@ -131,9 +131,10 @@ int raw_write(void *writer, const struct imgtk_write *write, struct imgtk_error 
     return imgtk_storage_pwrite(raw->file, write->buf, write->length, write->offset, err);
 }
 
-int raw_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_error *err)
+int raw_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *turn, struct imgtk_error *err)
 {
     struct raw_writer *raw = writer;
+    (void)turn; /* raw decides no places */
     return raw->stream ? 0 : imgtk_storage_zero(raw->file, offset, length, 0, err);
 }
 

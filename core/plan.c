@@ -1,0 +1,136 @@
+#include "plan.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "image_internal.h"
+#include "imgtk/bytes.h"
+#include "storage/storage.h"
+
+static bool same_file(const struct imgtk_layer *a, const struct imgtk_layer *b)
+{
+    struct stat first, second;
+    int fd_a = a->file->ops.fd(a->file->handle), fd_b = b->file->ops.fd(b->file->handle);
+    return fd_a >= 0 && fd_b >= 0 && fstat(fd_a, &first) == 0 && fstat(fd_b, &second) == 0 &&
+           first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+/* Where the source's own chain goes through the target's backing file, nothing needs to be compared below. */
+static size_t find_shared_depth(const struct source *source, const struct imgtk_image *backing)
+{
+    if (!backing || source->count != 1)
+        return SIZE_MAX;
+    const struct imgtk_image *image = source->images[0];
+    for (size_t depth = 1; depth < image->count; depth++)
+        if (same_file(&image->layers[depth].public, &backing->layers[0].public) &&
+            image->layers[depth].public.driver == backing->layers[0].public.driver)
+            return depth;
+    return SIZE_MAX;
+}
+
+int plan_init(struct imgtk_plan *plan, const struct source *source, const struct plan_options *options,
+              struct imgtk_error *err)
+{
+    memset(plan, 0, sizeof(*plan));
+    plan->source = source;
+    plan->options = *options;
+    plan->shared_depth = find_shared_depth(source, options->backing);
+    pthread_mutex_init(&plan->lock, NULL);
+    int status = source_walk_new(source, true, &plan->walk, err);
+    if (!status && options->backing)
+        status = imgtk_walk_new(options->backing, &plan->backing_walk, err);
+    if (status)
+        plan_destroy(plan);
+    return status;
+}
+
+void plan_destroy(struct imgtk_plan *plan)
+{
+    source_walk_free(plan->walk);
+    imgtk_walk_free(plan->backing_walk);
+    pthread_mutex_destroy(&plan->lock);
+}
+
+/* Zeroes over a backing file: nothing to say where that reads as zeroes too. */
+static int zeroes_over_backing(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *out,
+                               struct imgtk_error *err)
+{
+    uint64_t backing_size = imgtk_image_size(plan->options.backing);
+    out->kind = PLAN_SKIP;
+    if (offset >= backing_size)
+        return 0;
+    struct imgtk_chain_extent below;
+    int status = imgtk_walk_next(plan->backing_walk, offset, imgtk_min_u64(out->length, backing_size - offset), &below,
+                                 err);
+    if (status)
+        return status;
+    out->length = below.extent.length;
+    out->kind = below.extent.kind == IMGTK_EXTENT_ZERO ? PLAN_SKIP : PLAN_ZERO;
+    return 0;
+}
+
+int plan_stretch(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *out, struct imgtk_error *err)
+{
+    uint64_t left = plan->source->size - offset;
+    if (plan->options.ignore_extents) {
+        *out = (struct plan_stretch){ .length = left, .kind = PLAN_DATA };
+        return 0;
+    }
+    struct imgtk_chain_extent found;
+    size_t image;
+    pthread_mutex_lock(&plan->lock);
+    int status = source_walk_next(plan->walk, offset, left, &found, &image, err);
+    if (!status) {
+        *out = (struct plan_stretch){ .length = found.extent.length, .kind = PLAN_DATA, .extent = found.extent };
+        if (found.depth >= plan->shared_depth)
+            out->kind = PLAN_SKIP;
+        else if (found.extent.kind == IMGTK_EXTENT_ZERO && plan->options.backing)
+            status = zeroes_over_backing(plan, offset, out, err);
+        else if (found.extent.kind == IMGTK_EXTENT_ZERO && !plan->options.write_all)
+            out->kind = PLAN_SKIP;
+    }
+    pthread_mutex_unlock(&plan->lock);
+    return status;
+}
+
+/* The end of the planned run at offset, in whole units; holes smaller than a unit do not end it. */
+static int run_end(struct imgtk_plan *plan, uint64_t unit, uint64_t offset, uint64_t *end, struct imgtk_error *err)
+{
+    uint64_t size = plan->source->size;
+    while (offset < size) {
+        struct plan_stretch stretch;
+        int status = plan_stretch(plan, offset, &stretch, err);
+        if (status)
+            return status;
+        if (stretch.kind == PLAN_SKIP && (stretch.length >= unit || offset + stretch.length == size))
+            break;
+        offset = imgtk_min_u64(size, imgtk_round_up(offset + stretch.length, unit));
+    }
+    *end = offset;
+    return 0;
+}
+
+int imgtk_plan_next(struct imgtk_plan *plan, uint64_t unit, uint64_t offset, uint64_t *start, uint64_t *length,
+                    struct imgtk_error *err)
+{
+    uint64_t size = plan->source->size;
+    *length = 0;
+    *start = offset = imgtk_round_down(offset, unit);
+    while (offset < size) {
+        struct plan_stretch stretch;
+        int status = plan_stretch(plan, offset, &stretch, err);
+        if (status)
+            return status;
+        uint64_t whole = offset + stretch.length == size ? stretch.length : imgtk_round_down(stretch.length, unit);
+        if (stretch.kind == PLAN_SKIP && whole > 0) {
+            offset += whole;
+            continue;
+        }
+        uint64_t end = 0;
+        status = run_end(plan, unit, offset, &end, err);
+        *start = offset;
+        *length = end - offset;
+        return status;
+    }
+    return 0;
+}

@@ -1,0 +1,163 @@
+#include "target.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "context.h"
+#include "image_internal.h"
+#include "imgtk/bytes.h"
+#include "reference.h"
+#include "storage/storage.h"
+
+/* ---- Opening ------------------------------------------------------------ */
+
+static bool is_file_of(const struct stat *st, const struct imgtk_image *image)
+{
+    for (size_t i = 0; i < image->count; i++) {
+        const struct imgtk_storage *file = image->layers[i].public.file;
+        struct stat other;
+        int fd = file->ops.fd(file->handle);
+        if (fd < 0 || fstat(fd, &other) != 0)
+            continue;
+        if (st->st_dev == other.st_dev && st->st_ino == other.st_ino)
+            return true;
+        if (S_ISBLK(st->st_mode) && S_ISBLK(other.st_mode) && st->st_rdev == other.st_rdev)
+            return true;
+    }
+    return false;
+}
+
+/* Whatever the names: two paths, a link, a device node of the same device. */
+static int refuse_source(const struct target_request *request, struct imgtk_error *err)
+{
+    struct stat st;
+    if (stat(request->wish->name, &st) != 0 || S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode))
+        return 0;
+    for (size_t i = 0; i < request->source_count; i++)
+        if (is_file_of(&st, request->sources[i]))
+            return imgtk_fail(err, IMGTK_EINVAL, "source and target are the same file, or the target backs the source");
+    if (request->backing && is_file_of(&st, request->backing))
+        return imgtk_fail(err, IMGTK_EINVAL, "the target is its own backing file");
+    return 0;
+}
+
+static int open_file(struct target *target, const struct target_request *request, struct imgtk_error *err)
+{
+    const struct imgtk_target *wish = request->wish;
+    int status = refuse_source(request, err);
+    if (status)
+        return status;
+    if (wish->existing)
+        status = imgtk_storage_open(target->context, wish->name, IMGTK_STORAGE_WRITABLE, wish->storage_opts,
+                                    &target->file, err);
+    else
+        status = imgtk_storage_create(target->context, wish->name, &target->file, err);
+    if (status)
+        return status;
+    uint32_t flags = imgtk_storage_flags(target->file);
+    target->sequential = (flags & IMGTK_STORAGE_SEQUENTIAL) != 0;
+    target->reads_zero = (flags & IMGTK_STORAGE_READS_ZERO) || wish->is_zero;
+    if (target->sequential && !(target->driver->flags & IMGTK_DRIVER_STREAM))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "format %s cannot be written to a pipe: it must be written out of order",
+                          target->driver->name);
+    return 0;
+}
+
+/* ---- Laying out --------------------------------------------------------- */
+
+static int parse_options(struct target *target, struct imgtk_error *err)
+{
+    const char *name = target->driver->name;
+    const char *preset = imgtk_context_format_options(target->context, name);
+    target->opts = imgtk_opts_new(target->driver->create_opts);
+    if (!target->opts)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    int status = preset ? imgtk_opts_parse(target->opts, name, preset, err) : 0;
+    if (status)
+        return imgtk_fail_prefix(err, "configuration");
+    return target->wish->format_opts ? imgtk_opts_parse(target->opts, name, target->wish->format_opts, err) : 0;
+}
+
+static void note_line(void *context, const char *message)
+{
+    context_note(context, "%s", message);
+}
+
+static int lay_out(struct target *target, const struct target_request *request, struct imgtk_error *err)
+{
+    char identity[64] = "";
+    int status = 0;
+    if (request->backing) {
+        const struct imgtk_layer *parent = &request->backing->layers[0].public;
+        status = parent->driver->identity(parent->handle, identity, err);
+        if (status)
+            return status;
+    }
+    struct imgtk_create args = {
+        .file = target->file,
+        .size = request->size,
+        .opts = target->opts,
+        .refs = target->references,
+        .plan = request->plan,
+        .flags = (request->wish->compress ? IMGTK_CREATE_COMPRESS : 0u) |
+                 (target->sequential ? IMGTK_CREATE_STREAM : 0u) | (request->plan ? 0u : IMGTK_CREATE_EMPTY) |
+                 (request->write_all ? IMGTK_CREATE_FULL : 0u),
+        .workers = request->workers,
+        .note = note_line,
+        .note_context = target->context,
+        .backing_identity = identity[0] ? identity : NULL,
+    };
+    if (request->wish->compress && !(target->driver->flags & IMGTK_DRIVER_COMPRESS))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "Compression not supported for this file format (%s)",
+                          target->driver->name);
+    status = target->driver->create(&args, &target->writer, err);
+    if (status)
+        return status;
+    target->unit = args.unit;
+    if (!imgtk_is_power_of_two(target->unit) || target->unit > 2u << 20)
+        return imgtk_fail(err, IMGTK_EINVAL, "the driver %s works in units of %u bytes, which is not a power of two up to 2 MiB",
+                          target->driver->name, (unsigned)target->unit);
+    return 0;
+}
+
+int target_create(struct imgtk_context *context, const struct target_request *request, struct target *out,
+                  struct imgtk_error *err)
+{
+    memset(out, 0, sizeof(*out));
+    out->context = context;
+    out->wish = request->wish;
+    int status = imgtk_driver_find(context, request->wish->format ? request->wish->format : "raw", &out->driver, err);
+    if (!status)
+        status = parse_options(out, err);
+    if (status)
+        return status; /* about options, not about the file */
+    status = references_new(context, request->wish->name, false, &out->references, err);
+    if (!status)
+        status = open_file(out, request, err);
+    if (!status)
+        status = lay_out(out, request, err);
+    return status ? imgtk_fail_prefix(err, "%s", request->wish->name) : 0;
+}
+
+/* ---- Ending ------------------------------------------------------------- */
+
+int target_commit(struct target *target, struct imgtk_error *err)
+{
+    bool sync = !target->wish->no_sync;
+    int status = target->driver->finish(target->writer, err);
+    if (!status)
+        status = references_commit(target->references, sync, err);
+    if (!status)
+        status = imgtk_storage_commit(target->file, sync, err);
+    return status ? imgtk_fail_prefix(err, "%s", target->wish->name) : 0;
+}
+
+void target_close(struct target *target)
+{
+    if (target->writer)
+        target->driver->writer_close(target->writer);
+    references_free(target->references);
+    imgtk_storage_close(target->file);
+    imgtk_opts_free(target->opts);
+    memset(target, 0, sizeof(*target));
+}

@@ -1,0 +1,39 @@
+/* The target of a conversion: its storage, its driver, its writer, and how it is put in place. Internal to core. */
+#ifndef IMGTK_CORE_TARGET_H
+#define IMGTK_CORE_TARGET_H
+
+#include "imgtk/jobs.h"
+
+struct target {
+    struct imgtk_context *context;
+    const struct imgtk_target *wish;
+    const struct imgtk_driver *driver;
+    struct imgtk_storage *file;
+    struct imgtk_references *references;
+    struct imgtk_opts *opts;
+    void *writer;
+    uint32_t unit;     /* bytes */
+    bool reads_zero;   /* what is not written reads as zeroes */
+    bool sequential;
+};
+
+struct target_request {
+    const struct imgtk_target *wish;
+    uint64_t size;
+    struct imgtk_plan *plan;       /* NULL: nothing will be written */
+    struct imgtk_image *backing;   /* NULL: none */
+    struct imgtk_image *const *sources; /* the target must be none of their files */
+    size_t source_count;
+    unsigned workers;
+    bool write_all;
+};
+
+/* Opens or creates the file and lays the image out. On failure nothing is left behind. */
+int target_create(struct imgtk_context *context, const struct target_request *request, struct target *out,
+                  struct imgtk_error *err);
+/* Finishes the image, syncs and gives it its name. */
+int target_commit(struct target *target, struct imgtk_error *err);
+/* Releases everything; what was not committed vanishes. */
+void target_close(struct target *target);
+
+#endif
