@@ -2,13 +2,21 @@
 #ifndef IMGTK_CORE_STORAGE_H
 #define IMGTK_CORE_STORAGE_H
 
+#include <stdatomic.h>
+
 #include "imgtk/storage.h"
 
+struct imgtk_context;
+
 struct imgtk_storage {
-    struct imgtk_storage_ops ops; /* every op is callable */
+    struct imgtk_storage_ops ops; /* every op is callable but zero and commit, which storage.c stands in for */
     void *handle;
     char *name;
     uint32_t flags;
+    bool committed;
+    /* The sources that the kernel last refused to share blocks with, or to copy from; compared, never followed. */
+    _Atomic(const struct imgtk_storage *) no_reflink_from;
+    _Atomic(const struct imgtk_storage *) no_copy_from;
 };
 
 /* Copies `ops` up to its struct_size and fills optional ops with their defaults; IMGTK_EINVAL names a missing op. */
@@ -18,7 +26,53 @@ int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_stora
 int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *name, struct imgtk_storage **out,
                  struct imgtk_error *err);
 
-/* A local file relative to an open folder, opened by `fd`, which it takes over on success. */
+typedef int (*storage_pwrite_fn)(void *handle, const void *buf, size_t length, uint64_t offset,
+                                 struct imgtk_error *err);
+/* Writes length bytes of zeroes in pieces. */
+int storage_write_zeroes(storage_pwrite_fn write, void *handle, uint64_t offset, uint64_t length,
+                         struct imgtk_error *err);
+
+/*
+ * An open descriptor of the user's or of ours: a file or device (file.c), else
+ * a pipe (pipe.c); folders are refused. flags: IMGTK_STORAGE_WRITABLE or 0.
+ * Takes the descriptor: closes it on failure.
+ */
 int storage_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err);
+
+/* What a name given by the user means. */
+enum storage_name_kind {
+    STORAGE_NAME_PATH,
+    STORAGE_NAME_STDIO, /* "-" */
+    STORAGE_NAME_FD,    /* "fd:5" */
+    STORAGE_NAME_NULL,  /* "null:" */
+    STORAGE_NAME_MODULE /* a scheme that a storage module claims */
+};
+
+struct storage_name {
+    enum storage_name_kind kind;
+    const char *path;                    /* PATH: without "file:"; points into the name */
+    const struct imgtk_storage_ops *ops; /* MODULE */
+};
+
+int storage_name_parse(struct imgtk_context *context, const char *name, struct storage_name *out,
+                       struct imgtk_error *err);
+
+/* Whether a name begins as "scheme:" does; "C:" and "a/b:c" do too and do not. */
+bool storage_name_has_scheme(const char *name);
+
+/* ---- The built-in kinds -------------------------------------------------- */
+
+/* A regular file or block device. Takes fd. */
+int file_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err);
+/* The file at `path` made anew on commit; see imgtk_storage_create(). */
+int file_create(const char *path, struct imgtk_storage **out, struct imgtk_error *err);
+
+/* Anything that is read or written once, in order. Takes fd. */
+int pipe_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err);
+/* A FIFO or character device; gives up on a FIFO whose other end nobody opens. */
+int pipe_open(const char *path, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err);
+
+/* "null:" or "null:SIZE" */
+int null_open(const char *name, struct imgtk_storage **out, struct imgtk_error *err);
 
 #endif

@@ -124,7 +124,7 @@ enum {
  * copied from the beginning of the range, which may be fewer than length; 0
  * means that the kernel cannot copy between these two and the caller reads and
  * writes instead. Source holes are the caller's business: ask
- * imgtk_storage_extent() first. A source that ends early is IMGTK_ECORRUPT.
+ * imgtk_storage_extent() first. Where the source ends early, so does the copy.
  */
 IMGTK_API int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to,
                                  uint64_t to_offset, uint64_t length, uint32_t flags, uint64_t *done,

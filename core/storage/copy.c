@@ -1,0 +1,86 @@
+/* Copies that the kernel makes, so that no byte of them enters the process. */
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "imgtk/bytes.h"
+#include "storage/storage.h"
+
+/* Blocks that file systems share are this large or a multiple of it. */
+enum { REFLINK_UNIT = 4096 };
+
+/* What a plain write would fail with as well; everything else means "not between these two". */
+static bool is_real_failure(int os_errno)
+{
+    return os_errno == ENOSPC || os_errno == EDQUOT || os_errno == EIO || os_errno == EFBIG || os_errno == ENOMEM;
+}
+
+static int reflink(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to, uint64_t to_offset,
+                   uint64_t length, uint64_t *done, struct imgtk_error *err)
+{
+    length = imgtk_round_down(length, REFLINK_UNIT);
+    if (length == 0 || (from_offset | to_offset) % REFLINK_UNIT != 0 || atomic_load(&to->no_reflink_from) == from)
+        return 0;
+    struct file_clone_range range = {
+        .src_fd = from->ops.fd(from->handle),
+        .src_offset = from_offset,
+        .src_length = length,
+        .dest_offset = to_offset,
+    };
+    int result;
+    do
+        result = ioctl(to->ops.fd(to->handle), FICLONERANGE, &range);
+    while (result < 0 && errno == EINTR);
+    if (result == 0) {
+        *done = length;
+        return 0;
+    }
+    if (is_real_failure(errno))
+        return imgtk_fail_errno(err, errno, "cannot share %" PRIu64 " bytes at offset %" PRIu64, length, to_offset);
+    /* EINVAL may lie in this range (its alignment, its end); the others lie in the two files. */
+    if (errno != EINVAL)
+        atomic_store(&to->no_reflink_from, from);
+    return 0;
+}
+
+static int copy_range(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to, uint64_t to_offset,
+                      uint64_t length, uint64_t *done, struct imgtk_error *err)
+{
+    int from_fd = from->ops.fd(from->handle);
+    int to_fd = to->ops.fd(to->handle);
+    while (*done < length) {
+        off64_t in = (off64_t)(from_offset + *done);
+        off64_t out = (off64_t)(to_offset + *done);
+        size_t piece = (size_t)imgtk_min_u64(length - *done, 1u << 30);
+        ssize_t count = copy_file_range(from_fd, &in, to_fd, &out, piece, 0);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0 && is_real_failure(errno))
+            return imgtk_fail_errno(err, errno, "cannot copy %zu bytes to offset %" PRIu64, piece, to_offset + *done);
+        if (count < 0)
+            atomic_store(&to->no_copy_from, from);
+        if (count <= 0) /* 0: the source ends here, or belongs to a file system that answers so; reading will tell */
+            return 0;
+        *done += (uint64_t)count;
+    }
+    return 0;
+}
+
+int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to, uint64_t to_offset,
+                       uint64_t length, uint32_t flags, uint64_t *done, struct imgtk_error *err)
+{
+    *done = 0;
+    if (!(to->flags & IMGTK_STORAGE_WRITABLE))
+        return imgtk_fail(err, IMGTK_EINVAL, "it is open for reading only");
+    if (!imgtk_range_fits(from_offset, length, INT64_MAX) || !imgtk_range_fits(to_offset, length, INT64_MAX))
+        return imgtk_fail(err, IMGTK_EINVAL, "%" PRIu64 " bytes cannot be copied from offset %" PRIu64 " to %" PRIu64,
+                          length, from_offset, to_offset);
+    if (from->ops.fd(from->handle) < 0 || to->ops.fd(to->handle) < 0)
+        return 0;
+    int status = reflink(from, from_offset, to, to_offset, length, done, err);
+    if (status || *done == length || (flags & IMGTK_COPY_REFLINK_ONLY) || atomic_load(&to->no_copy_from) == from)
+        return status;
+    return copy_range(from, from_offset, to, to_offset, length, done, err);
+}

@@ -1,0 +1,49 @@
+/* What the sources of the file storage share. */
+#ifndef IMGTK_CORE_STORAGE_FILE_H
+#define IMGTK_CORE_STORAGE_FILE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "storage/storage.h"
+
+struct file_new; /* a file that has no name yet; see file_create.c */
+
+struct file_run {
+    uint64_t start, end; /* empty: start == end */
+    enum imgtk_range_kind kind;
+};
+
+enum { FILE_RUNS = 8 }; /* one per worker that walks a part of its own */
+
+struct file {
+    int fd;
+    bool writable;
+    bool device;              /* a block device */
+    uint64_t device_size;
+    struct file_new *new_file; /* NULL: it exists already */
+    atomic_bool no_extents, no_punch, no_zero_range, no_zero_out; /* what the file system or the device has refused */
+    pthread_mutex_t lock;     /* of what follows; a leaf */
+    struct file_run runs[FILE_RUNS]; /* of a file that is open for reading: one lseek pair per run, not per question */
+    unsigned next_run;
+};
+
+extern const struct imgtk_storage_ops file_ops;
+
+/* Takes fd and new_file (may be NULL): both are released on failure. */
+int file_wrap(int fd, const char *name, uint32_t flags, struct file_new *new_file, struct imgtk_storage **out,
+              struct imgtk_error *err);
+
+int file_size(void *handle, uint64_t *out, struct imgtk_error *err);
+int file_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err);
+int file_flush(void *handle, struct imgtk_error *err);
+
+/* file_zero.c */
+int file_zero(void *handle, uint64_t offset, uint64_t length, uint32_t flags, struct imgtk_error *err);
+int file_allocate(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err);
+
+/* file_create.c */
+int file_commit(void *handle, bool sync, struct imgtk_error *err);
+void file_new_free(struct file_new *new_file); /* removes what was not committed; NULL is allowed */
+
+#endif

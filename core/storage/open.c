@@ -1,0 +1,280 @@
+/* From a name to an open storage. Names come from the user here: what an image names goes through reference.c. */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "context.h"
+#include "storage/storage.h"
+
+bool storage_name_has_scheme(const char *name)
+{
+    size_t length = 0;
+    while (isalnum((unsigned char)name[length]) || (length > 0 && strchr("+-.", name[length]) && name[length]))
+        length++;
+    return length > 0 && isalpha((unsigned char)name[0]) && name[length] == ':';
+}
+
+int storage_name_parse(struct imgtk_context *context, const char *name, struct storage_name *out,
+                       struct imgtk_error *err)
+{
+    memset(out, 0, sizeof(*out));
+    out->kind = STORAGE_NAME_PATH;
+    out->path = name;
+    if (strcmp(name, "-") == 0) {
+        out->kind = STORAGE_NAME_STDIO;
+    } else if (strncmp(name, "fd:", 3) == 0) {
+        out->kind = STORAGE_NAME_FD;
+    } else if (strncmp(name, "null:", 5) == 0) {
+        out->kind = STORAGE_NAME_NULL;
+    } else if (strncmp(name, "file:", 5) == 0) {
+        out->path = name + 5;
+    } else if (name[0] == '[' || storage_name_has_scheme(name)) {
+        int status = registry_storage_for(context, name, &out->ops, err);
+        if (status)
+            return status;
+        if (out->ops)
+            out->kind = STORAGE_NAME_MODULE;
+    }
+    return 0;
+}
+
+/* ---- Modules ---------------------------------------------------------------- */
+
+/*
+ * A URL without what is secret: the password, and the query when there is a
+ * host (a signed URL's key is there; that of nbd+unix:///?socket= names a file).
+ */
+static char *name_without_secrets(const char *name)
+{
+    char *copy = strdup(name);
+    char *host = copy ? strstr(copy, "://") : NULL;
+    if (!host)
+        return copy;
+    host += 3;
+    char *end = host + strcspn(host, "/?#");
+    char *query = strchr(host, '?');
+    if (query && end != host)
+        query[1] = '\0';
+    char *at = memrchr(host, '@', (size_t)(end - host));
+    char *colon = at ? memchr(host, ':', (size_t)(at - host)) : NULL;
+    if (colon)
+        memmove(colon, at, strlen(at) + 1);
+    return copy;
+}
+
+static int open_with_ops(const struct imgtk_storage_ops *ops, const char *name, uint32_t flags,
+                         const struct imgtk_opts *opts, struct imgtk_storage **out, struct imgtk_error *err)
+{
+    void *handle;
+    int status = ops->open(name, flags, opts, &handle, err);
+    if (status)
+        return status;
+    char *shown = name_without_secrets(name);
+    if (!shown) {
+        ops->close(handle);
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    }
+    status = storage_wrap(ops, handle, shown, out, err);
+    free(shown);
+    return status;
+}
+
+static int open_module(const struct imgtk_storage_ops *ops, const char *name, uint32_t flags, const char *options,
+                       struct imgtk_storage **out, struct imgtk_error *err)
+{
+    struct imgtk_storage_ops complete; /* a module built for an older ABI has a shorter table */
+    int status = storage_ops_complete(ops, &complete, err);
+    if (status)
+        return status;
+    struct imgtk_opts *opts = imgtk_opts_new(complete.opts);
+    if (!opts)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    if (options)
+        status = imgtk_opts_parse(opts, complete.name, options, err);
+    if (status == 0)
+        status = open_with_ops(&complete, name, flags, opts, out, err);
+    imgtk_opts_free(opts);
+    return status;
+}
+
+/* ---- Descriptors --------------------------------------------------------------- */
+
+static int open_stdio(uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err)
+{
+    bool writable = flags & IMGTK_STORAGE_WRITABLE;
+    const char *what = writable ? "standard output" : "standard input";
+    int fd = fcntl(writable ? STDOUT_FILENO : STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        return imgtk_fail_errno(err, errno, "Could not open %s", what);
+    /* Whoever redirected stdin may have read a part of the file: then it goes on from there, as a pipe does. */
+    if (writable || lseek(fd, 0, SEEK_CUR) > 0)
+        return pipe_from_fd(fd, "-", flags, out, err);
+    return storage_from_fd(fd, "-", flags, out, err);
+}
+
+static int parse_fd(const char *name, int *out, struct imgtk_error *err)
+{
+    const char *digits = name + strlen("fd:");
+    char *end;
+    errno = 0;
+    long number = strtol(digits, &end, 10);
+    if (!isdigit((unsigned char)digits[0]) || *end != '\0' || errno || number > INT32_MAX)
+        return imgtk_fail(err, IMGTK_EINVAL, "'%s' is not a file descriptor: write fd:NUMBER", name);
+    *out = (int)number;
+    return 0;
+}
+
+static int open_fd(const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err)
+{
+    int number;
+    int status = parse_fd(name, &number, err);
+    if (status)
+        return status;
+    int fd = fcntl(number, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        return imgtk_fail_errno(err, errno, "Could not open '%s'", name);
+    return storage_from_fd(fd, name, flags, out, err);
+}
+
+static int check_access_mode(int fd, uint32_t flags, struct imgtk_error *err)
+{
+    int mode = fcntl(fd, F_GETFL);
+    if (mode < 0)
+        return imgtk_fail_errno(err, errno, "cannot ask how it is open");
+    mode &= O_ACCMODE;
+    if ((flags & IMGTK_STORAGE_WRITABLE) && mode == O_RDONLY)
+        return imgtk_fail(err, IMGTK_EINVAL, "it is open for reading only");
+    if (!(flags & IMGTK_STORAGE_WRITABLE) && mode == O_WRONLY)
+        return imgtk_fail(err, IMGTK_EINVAL, "it is open for writing only");
+    return 0;
+}
+
+int storage_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err)
+{
+    *out = NULL;
+    struct stat st;
+    int status = check_access_mode(fd, flags, err);
+    if (status == 0 && fstat(fd, &st) < 0)
+        status = imgtk_fail_errno(err, errno, "cannot ask what it is");
+    else if (status == 0 && S_ISDIR(st.st_mode))
+        status = imgtk_fail_errno(err, EISDIR, "Could not open '%s'", name);
+    if (status) {
+        close(fd);
+        return status;
+    }
+    if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
+        return file_from_fd(fd, name, flags, out, err);
+    return pipe_from_fd(fd, name, flags, out, err);
+}
+
+/* ---- Paths ------------------------------------------------------------------------ */
+
+static int fail_open(const char *name, const char *path, int os_errno, struct imgtk_error *err)
+{
+    int status = imgtk_fail_errno(err, os_errno, "Could not open '%s'", path);
+    if (os_errno == ENOENT && storage_name_has_scheme(name) && strstr(name, "://"))
+        status = imgtk_fail(err, IMGTK_ENOTFOUND, "Could not open '%s': no installed module opens '%.*s://' names", name,
+                            (int)(strchr(name, ':') - name), name);
+    return status;
+}
+
+static int open_path(const char *name, const char *path, uint32_t flags, struct imgtk_storage **out,
+                     struct imgtk_error *err)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return fail_open(name, path, errno, err);
+    if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode))
+        return pipe_open(path, flags, out, err);
+    if (S_ISDIR(st.st_mode))
+        return fail_open(name, path, EISDIR, err);
+    int mode = flags & IMGTK_STORAGE_WRITABLE ? O_RDWR : O_RDONLY;
+    /* Not blocking, should the file have become a FIFO since; on a drive it would mean "without a medium". */
+    int nonblock = S_ISREG(st.st_mode) ? O_NONBLOCK : 0;
+    int fd = open(path, mode | O_CLOEXEC | O_NOCTTY | nonblock);
+    if (fd < 0)
+        return fail_open(name, path, errno, err);
+    return storage_from_fd(fd, path, flags, out, err);
+}
+
+static int refuse_options(const char *options, struct imgtk_error *err)
+{
+    if (!options)
+        return 0;
+    struct imgtk_opts *none = imgtk_opts_new(NULL);
+    if (!none)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    int status = imgtk_opts_parse(none, "file", options, err);
+    imgtk_opts_free(none);
+    return status;
+}
+
+int imgtk_storage_open(struct imgtk_context *context, const char *name, uint32_t flags, const char *options,
+                       struct imgtk_storage **out, struct imgtk_error *err)
+{
+    *out = NULL;
+    struct storage_name parsed;
+    int status = storage_name_parse(context, name, &parsed, err);
+    if (status)
+        return status;
+    if (parsed.kind == STORAGE_NAME_MODULE)
+        return open_module(parsed.ops, name, flags, options, out, err);
+    status = refuse_options(options, err);
+    if (status)
+        return status;
+    switch (parsed.kind) {
+    case STORAGE_NAME_STDIO:
+        return open_stdio(flags, out, err);
+    case STORAGE_NAME_FD:
+        return open_fd(name, flags, out, err);
+    case STORAGE_NAME_NULL:
+        return null_open(name, out, err);
+    default:
+        return open_path(name, parsed.path, flags, out, err);
+    }
+}
+
+/* ---- Creating ------------------------------------------------------------------------ */
+
+static int create_on_fd(const char *name, struct imgtk_storage **out, struct imgtk_error *err)
+{
+    int number;
+    int status = parse_fd(name, &number, err);
+    if (status)
+        return status;
+    int fd = fcntl(number, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        return imgtk_fail_errno(err, errno, "Could not open '%s'", name);
+    status = check_access_mode(fd, IMGTK_STORAGE_WRITABLE, err);
+    if (status) {
+        close(fd);
+        return status;
+    }
+    return pipe_from_fd(fd, name, IMGTK_STORAGE_WRITABLE, out, err);
+}
+
+int imgtk_storage_create(struct imgtk_context *context, const char *name, struct imgtk_storage **out,
+                         struct imgtk_error *err)
+{
+    *out = NULL;
+    struct storage_name parsed;
+    int status = storage_name_parse(context, name, &parsed, err);
+    if (status)
+        return status;
+    switch (parsed.kind) {
+    case STORAGE_NAME_STDIO:
+        return open_stdio(IMGTK_STORAGE_WRITABLE, out, err);
+    case STORAGE_NAME_FD:
+        return create_on_fd(name, out, err);
+    case STORAGE_NAME_NULL:
+        return null_open(name, out, err);
+    case STORAGE_NAME_MODULE:
+        return open_module(parsed.ops, name, IMGTK_STORAGE_WRITABLE, NULL, out, err);
+    default:
+        return file_create(parsed.path, out, err);
+    }
+}

@@ -1,0 +1,299 @@
+#include "storage/storage.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "imgtk/bytes.h"
+#include "imgtk/image.h"
+
+enum { ZERO_CHUNK = 1 << 20 };
+
+/* ---- Defaults of optional ops -------------------------------------------- */
+
+static uint32_t default_flags(void *handle)
+{
+    (void)handle;
+    return 0;
+}
+
+static int default_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
+{
+    (void)handle, (void)buf, (void)length, (void)offset;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this kind of storage cannot be written");
+}
+
+static int default_extent(void *handle, uint64_t offset, uint64_t length, struct imgtk_range *out,
+                          struct imgtk_error *err)
+{
+    (void)handle, (void)offset, (void)err;
+    out->length = length;
+    out->kind = IMGTK_RANGE_DATA;
+    return 0;
+}
+
+static int default_truncate(void *handle, uint64_t size, struct imgtk_error *err)
+{
+    (void)handle;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this kind of storage cannot be resized to %" PRIu64 " bytes", size);
+}
+
+static int default_flush(void *handle, struct imgtk_error *err)
+{
+    (void)handle, (void)err;
+    return 0;
+}
+
+static int default_fd(void *handle)
+{
+    (void)handle;
+    return -1;
+}
+
+static void default_abandon(void *handle)
+{
+    (void)handle;
+}
+
+static int default_allocate(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err)
+{
+    (void)handle, (void)offset, (void)length;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this kind of storage cannot reserve space");
+}
+
+static const char *missing_op(const struct imgtk_storage_ops *ops)
+{
+    if (!ops->name)
+        return "name";
+    if (!ops->open)
+        return "open";
+    if (!ops->close)
+        return "close";
+    if (!ops->size)
+        return "size";
+    return ops->pread ? NULL : "pread";
+}
+
+int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_storage_ops *out, struct imgtk_error *err)
+{
+    memset(out, 0, sizeof(*out));
+    size_t size = ops->struct_size;
+    memcpy(out, ops, size < sizeof(*out) ? size : sizeof(*out));
+    const char *missing = missing_op(out);
+    if (missing)
+        return imgtk_fail(err, IMGTK_EINVAL, "storage module lacks the required member '%s'", missing);
+    out->struct_size = sizeof(*out);
+    out->flags = out->flags ? out->flags : default_flags;
+    out->pwrite = out->pwrite ? out->pwrite : default_pwrite;
+    out->extent = out->extent ? out->extent : default_extent;
+    out->truncate = out->truncate ? out->truncate : default_truncate;
+    out->flush = out->flush ? out->flush : default_flush;
+    out->fd = out->fd ? out->fd : default_fd;
+    out->abandon = out->abandon ? out->abandon : default_abandon;
+    out->allocate = out->allocate ? out->allocate : default_allocate;
+    /* The defaults of zero and commit call other ops, which need the storage: see imgtk_storage_zero() and _commit(). */
+    return 0;
+}
+
+/* ---- Opening and closing -------------------------------------------------- */
+
+int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *name, struct imgtk_storage **out,
+                 struct imgtk_error *err)
+{
+    *out = NULL;
+    struct imgtk_storage *storage = calloc(1, sizeof(*storage));
+    char *copy = strdup(name);
+    int status = 0;
+    if (!storage || !copy)
+        status = imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    else
+        status = storage_ops_complete(ops, &storage->ops, err);
+    if (status) {
+        free(copy);
+        free(storage);
+        ops->close(handle);
+        return status;
+    }
+    storage->handle = handle;
+    storage->name = copy;
+    storage->flags = storage->ops.flags(handle);
+    *out = storage;
+    return 0;
+}
+
+void imgtk_storage_close(struct imgtk_storage *storage)
+{
+    if (!storage)
+        return;
+    if (!storage->committed)
+        storage->ops.abandon(storage->handle);
+    storage->ops.close(storage->handle);
+    free(storage->name);
+    free(storage);
+}
+
+int imgtk_storage_commit(struct imgtk_storage *storage, bool sync, struct imgtk_error *err)
+{
+    int status = 0;
+    if (storage->ops.commit)
+        status = storage->ops.commit(storage->handle, sync, err);
+    else if (sync)
+        status = storage->ops.flush(storage->handle, err);
+    storage->committed = status == 0;
+    return status;
+}
+
+/* ---- What it is ------------------------------------------------------------ */
+
+const char *imgtk_storage_name(const struct imgtk_storage *storage)
+{
+    return storage->name;
+}
+
+uint32_t imgtk_storage_flags(const struct imgtk_storage *storage)
+{
+    return storage->flags;
+}
+
+int imgtk_storage_size(struct imgtk_storage *storage, uint64_t *out, struct imgtk_error *err)
+{
+    *out = 0;
+    if (storage->flags & IMGTK_STORAGE_SEQUENTIAL)
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the size of a pipe is not known before its end");
+    int status = storage->ops.size(storage->handle, out, err);
+    if (status == 0 && *out > INT64_MAX)
+        return imgtk_fail(err, IMGTK_ELIMIT, "a size of %" PRIu64 " bytes is beyond the limit of %" PRId64, *out,
+                          INT64_MAX);
+    return status;
+}
+
+/* ---- Reading ---------------------------------------------------------------- */
+
+int imgtk_storage_pread_some(struct imgtk_storage *storage, void *buf, size_t length, uint64_t offset,
+                             size_t *done, struct imgtk_error *err)
+{
+    *done = 0;
+    if (length == 0 || offset >= INT64_MAX)
+        return 0;
+    length = (size_t)imgtk_min_u64(length, INT64_MAX - offset);
+    int status = storage->ops.pread(storage->handle, buf, length, offset, done, err);
+    if (status == 0 && *done > length)
+        return imgtk_fail(err, IMGTK_EIO, "storage answered %zu bytes to a read of %zu", *done, length);
+    return status;
+}
+
+static int fail_short(struct imgtk_storage *storage, size_t length, uint64_t offset, size_t done,
+                      struct imgtk_error *err)
+{
+    uint64_t end = offset + done;
+    if (done == 0 && !(storage->flags & IMGTK_STORAGE_SEQUENTIAL) && storage->ops.size(storage->handle, &end, NULL))
+        end = offset;
+    return imgtk_fail(err, IMGTK_ECORRUPT, "%zu bytes at offset %" PRIu64 " are needed, but the file ends at byte %"
+                      PRIu64, length, offset, end);
+}
+
+int imgtk_storage_pread(struct imgtk_storage *storage, void *buf, size_t length, uint64_t offset,
+                        struct imgtk_error *err)
+{
+    size_t done;
+    int status = imgtk_storage_pread_some(storage, buf, length, offset, &done, err);
+    if (status == 0 && done < length)
+        return fail_short(storage, length, offset, done, err);
+    return status;
+}
+
+static int check_range(uint64_t offset, uint64_t length, struct imgtk_error *err)
+{
+    if (imgtk_range_fits(offset, length, INT64_MAX))
+        return 0;
+    return imgtk_fail(err, IMGTK_EINVAL, "%" PRIu64 " bytes at offset %" PRIu64 " are beyond the limit of %" PRId64,
+                      length, offset, INT64_MAX);
+}
+
+int imgtk_storage_extent(struct imgtk_storage *storage, uint64_t offset, uint64_t length, struct imgtk_range *out,
+                         struct imgtk_error *err)
+{
+    int status = check_range(offset, length, err);
+    if (status)
+        return status;
+    if (length == 0)
+        return imgtk_fail(err, IMGTK_EINVAL, "an extent of no bytes was asked for");
+    status = storage->ops.extent(storage->handle, offset, length, out, err);
+    if (status)
+        return status;
+    if (out->length == 0)
+        return imgtk_fail(err, IMGTK_EIO, "storage answered an empty extent at offset %" PRIu64, offset);
+    out->length = imgtk_min_u64(out->length, length);
+    return 0;
+}
+
+/* ---- Writing ---------------------------------------------------------------- */
+
+static int check_writable(const struct imgtk_storage *storage, uint64_t offset, uint64_t length,
+                          struct imgtk_error *err)
+{
+    if (!(storage->flags & IMGTK_STORAGE_WRITABLE))
+        return imgtk_fail(err, IMGTK_EINVAL, "it is open for reading only");
+    return check_range(offset, length, err);
+}
+
+int imgtk_storage_pwrite(struct imgtk_storage *storage, const void *buf, size_t length, uint64_t offset,
+                         struct imgtk_error *err)
+{
+    int status = check_writable(storage, offset, length, err);
+    if (status || length == 0)
+        return status;
+    return storage->ops.pwrite(storage->handle, buf, length, offset, err);
+}
+
+int storage_write_zeroes(storage_pwrite_fn write, void *handle, uint64_t offset, uint64_t length,
+                         struct imgtk_error *err)
+{
+    if (length == 0)
+        return 0;
+    size_t chunk = (size_t)imgtk_min_u64(length, ZERO_CHUNK);
+    void *zeroes = calloc(1, chunk);
+    if (!zeroes)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for %zu bytes of zeroes", chunk);
+    int status = 0;
+    while (status == 0 && length > 0) {
+        size_t piece = (size_t)imgtk_min_u64(length, chunk);
+        status = write(handle, zeroes, piece, offset, err);
+        offset += piece;
+        length -= piece;
+    }
+    free(zeroes);
+    return status;
+}
+
+int imgtk_storage_zero(struct imgtk_storage *storage, uint64_t offset, uint64_t length, uint32_t flags,
+                       struct imgtk_error *err)
+{
+    int status = check_writable(storage, offset, length, err);
+    if (status || length == 0)
+        return status;
+    if (!storage->ops.zero)
+        return storage_write_zeroes(storage->ops.pwrite, storage->handle, offset, length, err);
+    return storage->ops.zero(storage->handle, offset, length, flags, err);
+}
+
+int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t size, struct imgtk_error *err)
+{
+    int status = check_writable(storage, 0, size, err);
+    if (status)
+        return status;
+    return storage->ops.truncate(storage->handle, size, err);
+}
+
+int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err)
+{
+    return storage->ops.flush(storage->handle, err);
+}
+
+int imgtk_storage_allocate(struct imgtk_storage *storage, uint64_t offset, uint64_t length, struct imgtk_error *err)
+{
+    int status = check_writable(storage, offset, length, err);
+    if (status || length == 0)
+        return status;
+    return storage->ops.allocate(storage->handle, offset, length, err);
+}
