@@ -60,6 +60,18 @@ int file_size(void *handle, uint64_t *out, struct imgtk_error *err)
     return 0;
 }
 
+static int file_allocated(void *handle, uint64_t *out, struct imgtk_error *err)
+{
+    const struct file *file = handle;
+    struct stat st;
+    if (file->device)
+        return file_size(handle, out, err);
+    if (fstat(file->fd, &st) < 0)
+        return imgtk_fail_errno(err, errno, "cannot ask for the space in use");
+    *out = (uint64_t)st.st_blocks * 512;
+    return 0;
+}
+
 static int file_pread(void *handle, void *buf, size_t length, uint64_t offset, size_t *done, struct imgtk_error *err)
 {
     const struct file *file = handle;
@@ -208,6 +220,7 @@ const struct imgtk_storage_ops file_ops = {
     .fd = file_fd,
     .commit = file_commit,
     .allocate = file_allocate,
+    .allocated = file_allocated,
 };
 
 /* ---- Opening -------------------------------------------------------------------- */

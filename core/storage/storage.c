@@ -91,7 +91,7 @@ int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_stora
     out->fd = out->fd ? out->fd : default_fd;
     out->abandon = out->abandon ? out->abandon : default_abandon;
     out->allocate = out->allocate ? out->allocate : default_allocate;
-    /* The defaults of zero and commit call other ops, which need the storage: see imgtk_storage_zero() and _commit(). */
+    /* The defaults of zero, commit and allocated call other ops: see the imgtk_storage_ calls. */
     return 0;
 }
 
@@ -165,6 +165,13 @@ int imgtk_storage_size(struct imgtk_storage *storage, uint64_t *out, struct imgt
         return imgtk_fail(err, IMGTK_ELIMIT, "a size of %" PRIu64 " bytes is beyond the limit of %" PRId64, *out,
                           INT64_MAX);
     return status;
+}
+
+int imgtk_storage_allocated(struct imgtk_storage *storage, uint64_t *out, struct imgtk_error *err)
+{
+    if (storage->ops.allocated)
+        return storage->ops.allocated(storage->handle, out, err);
+    return imgtk_storage_size(storage, out, err);
 }
 
 /* ---- Reading ---------------------------------------------------------------- */
