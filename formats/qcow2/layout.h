@@ -142,5 +142,6 @@ enum { QCOW2_MAX_NAME = 1023 };                          /* backing and data fil
 #define QCOW2_MAX_BITMAP_GRANULARITY_BITS 31u
 #define QCOW2_MAX_EXTENSION 65536u                       /* bytes of one extension that is read */
 #define QCOW2_MAX_SIZE INT64_MAX                         /* virtual size, bytes */
+enum { QCOW2_MAX_EXTENSIONS = 4096 };
 
 #endif

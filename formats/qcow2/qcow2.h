@@ -5,7 +5,7 @@
 #ifndef IMGTK_QCOW2_H
 #define IMGTK_QCOW2_H
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -71,12 +71,12 @@ int qcow2_extensions_read(struct imgtk_storage *file, const struct qcow2_header 
 
 /* ---- An open image --------------------------------------------------------- */
 
+enum { QCOW2_PREALLOCATION_UNKNOWN, QCOW2_PREALLOCATION_NO, QCOW2_PREALLOCATION_YES };
+
 struct qcow2 {
     struct imgtk_storage *file;
     struct imgtk_storage *data_file;    /* == file without an external one; NULL when it was not opened */
     uint64_t file_size, data_size;      /* of the two, bytes, at open */
-    struct imgtk_references *refs;
-    uint32_t open_flags;                /* IMGTK_OPEN_* */
     struct qcow2_header header;
     struct qcow2_geometry geometry;
     struct qcow2_extensions extensions;
@@ -84,13 +84,84 @@ struct qcow2 {
     uint64_t size;                      /* virtual: of the active state or of the snapshot that was opened */
     uint64_t *l1;                       /* host order, of the same; l1_entries of them cover the size */
     uint64_t l1_entries;
+    uint64_t l1_offset, l1_bytes;       /* where it lies */
     struct imgtk_cache *l2_slices;      /* keyed by host offset, slice_bytes each */
     size_t slice_bytes;
-    struct imgtk_codec_pool *codecs;
-    /* Whether data clusters are mostly preallocated metadata: judged at the first extent(). */
-    pthread_mutex_t preallocation_lock;
-    bool preallocation_known, preallocated;
+    struct qcow2_scratch_pool *scratch; /* of read(); see scratch.h */
+    _Atomic int preallocation;          /* QCOW2_PREALLOCATION_*, judged at the first extent() */
 };
+
+/* ---- Mapping (map.c) --------------------------------------------------------- */
+
+enum qcow2_kind {
+    QCOW2_KIND_DATA,
+    QCOW2_KIND_COMPRESSED,
+    QCOW2_KIND_ZERO,
+    QCOW2_KIND_ZERO_ALLOCATED,       /* zeroes, with space reserved */
+    QCOW2_KIND_UNALLOCATED,
+    QCOW2_KIND_UNALLOCATED_ALLOCATED /* a subcluster that says nothing in a cluster that has space */
+};
+
+/* A run of guest bytes of one kind; where the kind has space, at consecutive host offsets. */
+struct qcow2_run {
+    uint64_t length;
+    enum qcow2_kind kind;
+    uint64_t host_offset;
+};
+
+/* A piece of an L2 table, held in the cache. */
+struct qcow2_slice {
+    const uint8_t *entries; /* NULL: the L1 entry is unallocated */
+    uint64_t start, end;    /* guest bytes that it covers; end is at most the image's size */
+};
+
+/* The slice that covers a guest offset below the size. Where there is none, `end` passes over all unallocated L1
+   entries before `limit`. */
+int qcow2_slice_get(struct qcow2 *image, uint64_t offset, uint64_t limit, struct qcow2_slice *out,
+                    struct imgtk_error *err);
+void qcow2_slice_put(struct qcow2 *image, struct qcow2_slice *slice);
+/* The run at offset, which lies in the slice; ends at or soon after `limit`, and within the slice. */
+int qcow2_slice_run(const struct qcow2 *image, const struct qcow2_slice *slice, uint64_t offset, uint64_t limit,
+                    struct qcow2_run *out, struct imgtk_error *err);
+/* The first word of the L2 entry of offset. */
+uint64_t qcow2_slice_entry(const struct qcow2 *image, const struct qcow2_slice *slice, uint64_t offset);
+int qcow2_cache_open(struct qcow2 *image, struct imgtk_error *err);
+
+/* ---- Snapshots (snapshot.c) and bitmaps (bitmap.c) ----------------------------- */
+
+struct qcow2_snapshot {
+    uint64_t l1_offset;
+    uint32_t l1_size;           /* entries */
+    uint32_t date_sec, date_nsec;
+    uint64_t vm_clock_nsec;
+    uint64_t vm_state_size;     /* bytes */
+    uint64_t disk_size;         /* virtual, bytes */
+    uint64_t icount;
+    bool has_icount;
+    const char *id, *name;      /* valid during the visit */
+};
+/* Not 0 ends the walk with that value. */
+typedef int (*qcow2_snapshot_fn)(void *context, const struct qcow2_snapshot *snapshot, struct imgtk_error *err);
+/* Visits all snapshots in order. *end_offset (may be NULL): where the table ends. */
+int qcow2_snapshots_walk(struct qcow2 *image, qcow2_snapshot_fn visit, void *context, uint64_t *end_offset,
+                         struct imgtk_error *err);
+/* Whether the L1 table lies within the file and is large enough. */
+int qcow2_snapshot_validate(const struct qcow2 *image, const struct qcow2_snapshot *snapshot, struct imgtk_error *err);
+/* By id, else by name. IMGTK_ENOTFOUND: there is none. id and name of *out are NULL. */
+int qcow2_snapshot_find(struct qcow2 *image, const char *wanted, struct qcow2_snapshot *out, struct imgtk_error *err);
+
+struct qcow2_bitmap {
+    uint64_t table_offset;
+    uint32_t table_size;        /* entries */
+    uint32_t flags;             /* QCOW2_BITMAP_* */
+    unsigned granularity_bits;
+    const char *name;           /* valid during the visit */
+};
+typedef int (*qcow2_bitmap_fn)(void *context, const struct qcow2_bitmap *bitmap, struct imgtk_error *err);
+int qcow2_bitmaps_walk(struct qcow2 *image, qcow2_bitmap_fn visit, void *context, struct imgtk_error *err);
+
+/* Whether far more clusters are in use than the file occupies (preallocation.c); a fault in the refcounts means no. */
+bool qcow2_is_preallocated(struct qcow2 *image);
 
 /* ---- Driver ops ------------------------------------------------------------ */
 
