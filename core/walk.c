@@ -206,7 +206,7 @@ static int read_piece(struct imgtk_walk *walk, size_t depth, uint8_t *buf, size_
         *done = length;
         return 0;
     }
-    struct imgtk_extent extent;
+    struct imgtk_extent extent = { 0 };
     int status = ask_layer(walk, depth, offset, length, &extent, err);
     if (status)
         return status;
