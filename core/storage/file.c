@@ -183,7 +183,7 @@ static int file_extent(void *handle, uint64_t offset, uint64_t length, struct im
     if (file->device || atomic_load_explicit(&file->no_extents, memory_order_relaxed))
         return 0;
     if (file->writable || !find_run(file, offset, &run)) {
-        uint64_t size;
+        uint64_t size = 0;
         int status = file_size(file, &size, err);
         if (status)
             return status;

@@ -120,7 +120,7 @@ static const struct imgtk_storage_ops null_ops = {
 
 int null_open(const char *name, struct imgtk_storage **out, struct imgtk_error *err)
 {
-    void *handle;
+    void *handle = NULL;
     int status = null_ops_open(name, 0, NULL, &handle, err);
     return status ? status : storage_wrap(&null_ops, handle, name, out, err);
 }

@@ -69,7 +69,7 @@ static char *name_without_secrets(const char *name)
 static int open_with_ops(const struct imgtk_storage_ops *ops, const char *name, uint32_t flags,
                          const struct imgtk_opts *opts, struct imgtk_storage **out, struct imgtk_error *err)
 {
-    void *handle;
+    void *handle = NULL;
     int status = ops->open(name, flags, opts, &handle, err);
     if (status)
         return status;
@@ -130,7 +130,7 @@ static int parse_fd(const char *name, int *out, struct imgtk_error *err)
 
 static int open_fd(const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err)
 {
-    int number;
+    int number = -1;
     int status = parse_fd(name, &number, err);
     if (status)
         return status;
@@ -242,7 +242,7 @@ int imgtk_storage_open(struct imgtk_context *context, const char *name, uint32_t
 
 static int create_on_fd(const char *name, struct imgtk_storage **out, struct imgtk_error *err)
 {
-    int number;
+    int number = -1;
     int status = parse_fd(name, &number, err);
     if (status)
         return status;
