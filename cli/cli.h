@@ -1,0 +1,49 @@
+/* What the commands share: the program's state, and how a command is described. */
+#ifndef IMGTK_CLI_H
+#define IMGTK_CLI_H
+
+#include <imgtk/image.h>
+
+/* Exit codes that several commands use; the others stand with their command. */
+enum { CLI_OK = 0, CLI_FAILED = 1 };
+
+struct cli {
+    const char *program;             /* what messages begin with: basename(argv[0]) */
+    bool as_qemu_img;                /* started under that name: its defaults where ours differ */
+    bool quiet, verbose;
+    struct imgtk_context *context;   /* NULL until cli_start() */
+    const struct cli_command *command;
+};
+
+/* The options that every command takes; the first member of each command's values. */
+#define CLI_LIST_MAX 64
+struct cli_list {
+    const char *items[CLI_LIST_MAX];
+    size_t count;
+};
+struct cli_common {
+    bool quiet, verbose, help;
+    const char *references;
+    struct cli_list allow_dirs;
+};
+
+struct cli_option;
+struct cli_command {
+    const char *name;
+    const char *summary;              /* one line, no full stop */
+    const char *operands;             /* "[OPTION]... FILE" without the command */
+    const struct cli_option *options;
+    const char *notes;                /* more for --help, may be NULL */
+    int (*run)(struct cli *cli, int argc, char **argv);  /* argv[0] is the command's name; returns the exit code */
+};
+
+extern const struct cli_command cli_convert_command, cli_create_command, cli_map_command, cli_info_command,
+    cli_check_command, cli_formats_command;
+
+/* All commands, NULL-terminated. */
+extern const struct cli_command *const cli_commands[];
+
+/* Makes the context with the policies of the common options. Not 0: the failure is printed. */
+int cli_start(struct cli *cli, const struct cli_common *common);
+
+#endif

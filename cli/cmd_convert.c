@@ -1,0 +1,299 @@
+#include <imgtk/jobs.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "options.h"
+#include "output.h"
+#include "progress.h"
+#include "signals.h"
+#include "source.h"
+#include "target.h"
+
+#define MAX_SOURCES 256
+#define MAX_WORKERS 256
+#define MAX_SPARSE_SIZE (16u << 20)
+
+struct values {
+    struct cli_common common;
+    const char *format, *target_format, *backing, *backing_format, *snapshot, *sparse, *workers, *cache, *source_cache;
+    bool existing, is_zero, compress, salvage, no_sync, image_opts;
+    struct progress_options progress;
+    struct cli_list options;
+    int64_t sparse_size; /* of `sparse` */
+    unsigned worker_count; /* of `workers` */
+};
+#define FIELD(name) offsetof(struct values, name)
+
+static const struct cli_option options[] = {
+    { 'f', "source-format", CLI_TEXT, FIELD(format), "FMT", "format of the sources (by their content)" },
+    { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "the sources are given as driver=FMT,file.filename=NAME,..." },
+    { 'l', "snapshot", CLI_TEXT, FIELD(snapshot), "SNAPSHOT",
+      "read that internal snapshot: its name or id, or snapshot.id=ID,snapshot.name=NAME" },
+    { 'O', "target-format", CLI_TEXT, FIELD(target_format), "FMT", "format of the destination (by its suffix, else raw)" },
+    { 'o', "target-options", CLI_LIST, FIELD(options), "OPTIONS",
+      "options of the destination's format, name=value,...; may be given several times; 'help' lists them" },
+    { 'c', "compress", CLI_FLAG, FIELD(compress), NULL, "compress the destination" },
+    { 'S', "sparse-size", CLI_TEXT, FIELD(sparse), "SIZE",
+      "how many bytes of zeroes at least become a hole (4k); 0: everything is written out" },
+    { 'B', "backing", CLI_TEXT, FIELD(backing), "FILE",
+      "make an overlay of this backing file: only what differs from it is written" },
+    { 'b', NULL, CLI_TEXT, FIELD(backing), "FILE", NULL },
+    { 'F', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT", "format of the backing file" },
+    { 'n', "no-create", CLI_FLAG, FIELD(existing), NULL, "write into the destination that is there" },
+    { '\0', "target-is-zero", CLI_FLAG, FIELD(is_zero), NULL, "with -n: the destination reads as zeroes already" },
+    { '\0', "destination-is-zero", CLI_FLAG, FIELD(is_zero), NULL, NULL },
+    { '\0', "salvage", CLI_FLAG, FIELD(salvage), NULL, "unreadable parts become zeroes, with a warning each" },
+    { '\0', "no-sync", CLI_FLAG, FIELD(no_sync), NULL, "do not wait until the destination is on disk" },
+    { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (as many as there are CPUs)" },
+    { '\0', "parallel", CLI_TEXT, FIELD(workers), "N", NULL },
+    { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
+    { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD", "show progress, or write it to a file descriptor for a program" },
+    { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
+      "what a program gets: lines 'N/100' (the default), or JSON objects" },
+    { 't', "cache", CLI_TEXT, FIELD(cache), "MODE", "accepted for qemu-img's sake; imgtk syncs once at the end" },
+    { 'T', "source-cache", CLI_TEXT, FIELD(source_cache), "MODE", "accepted for qemu-img's sake" },
+    { 'W', "out-of-order", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; workers are never held back" },
+    { 'C', "copy-range", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; the kernel copies where it can" },
+    { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; sources are never locked" },
+    CLI_COMMON_OPTIONS
+};
+
+/* ---- Reading the command line --------------------------------------------- */
+
+static int check_cache(struct cli *cli, const char *mode, const char *which)
+{
+    static const char *const modes[] = { "none", "off", "writeback", "writethrough", "directsync", "unsafe" };
+    if (!mode)
+        return 0;
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
+        if (strcmp(mode, modes[i]) == 0)
+            return 0;
+    return cli_error(cli, "Invalid %scache option: %s", which, mode);
+}
+
+static int parse_sparse(struct cli *cli, const char *text, int64_t *out)
+{
+    uint64_t size;
+    *out = IMGTK_SPARSE_DEFAULT;
+    if (!text)
+        return 0;
+    if (imgtk_parse_size(text, &size, NULL) || size % 512 != 0 || size > MAX_SPARSE_SIZE)
+        return cli_error(cli, "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to %u. "
+                         "Select 0 to disable sparse detection (fully allocates output).", MAX_SPARSE_SIZE);
+    *out = (int64_t)size;
+    return 0;
+}
+
+static int parse_workers(struct cli *cli, const char *text, unsigned *out)
+{
+    uint64_t workers;
+    *out = 0;
+    if (!text)
+        return 0;
+    if (imgtk_parse_size(text, &workers, NULL) || workers == 0 || workers > MAX_WORKERS)
+        return cli_error(cli, "Invalid number of workers '%s'. The allowed number is between 1 and %d", text, MAX_WORKERS);
+    *out = (unsigned)workers;
+    return 0;
+}
+
+/* "snapshot.id=1", "snapshot.name=x" or the name or id itself. Given both, the id decides, since it is unique. */
+static const char *snapshot_name(const char *text, char *copy)
+{
+    const char *name = NULL;
+    if (!text || strncmp(text, "snapshot.", 9) != 0)
+        return text;
+    strcpy(copy, text);
+    for (char *save, *item = strtok_r(copy, ",", &save); item; item = strtok_r(NULL, ",", &save)) {
+        if (strncmp(item, "snapshot.id=", 12) == 0)
+            return item + 12;
+        if (strncmp(item, "snapshot.name=", 14) == 0)
+            name = item + 14;
+    }
+    return name ? name : text;
+}
+
+/* What contradicts itself is refused before anything is opened. */
+static int check_combination(struct cli *cli, const struct values *values, const char *target, size_t sources)
+{
+    if (values->is_zero && !values->existing)
+        return cli_error(cli, "--target-is-zero requires use of -n flag");
+    if (values->snapshot && sources > 1)
+        return cli_error(cli, "No support for concatenating multiple snapshot");
+    if (values->backing && sources > 1)
+        return cli_error(cli, "Having a backing file for the target makes no sense when concatenating multiple input images");
+    if (values->existing && strcmp(target, "-") == 0)
+        return cli_error(cli, "-n and a pipe as destination contradict each other");
+    if (values->is_zero && values->backing)
+        return cli_error(cli, "--target-is-zero cannot be used when the destination image has a backing file");
+    if (sources > MAX_SOURCES)
+        return cli_error(cli, "%zu sources are given, the limit is %d", sources, MAX_SOURCES);
+    int failed = check_cache(cli, values->cache, "");
+    return failed ? failed : check_cache(cli, values->source_cache, "source ");
+}
+
+static int parse_values(struct cli *cli, struct values *values)
+{
+    int failed = parse_sparse(cli, values->sparse, &values->sparse_size);
+    return failed ? failed : parse_workers(cli, values->workers, &values->worker_count);
+}
+
+/* ---- Doing it ------------------------------------------------------------- */
+
+struct inputs {
+    struct source parsed[MAX_SOURCES];
+    struct imgtk_image *images[MAX_SOURCES];
+    size_t count;
+};
+
+static void close_inputs(struct inputs *inputs)
+{
+    for (size_t i = 0; i < inputs->count; i++) {
+        imgtk_image_close(inputs->images[i]);
+        source_free(&inputs->parsed[i]);
+    }
+}
+
+static int open_inputs(struct cli *cli, const struct values *values, char **names, size_t count, const char *snapshot,
+                       struct inputs *inputs)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct source *source = &inputs->parsed[i];
+        inputs->count = i + 1;
+        int failed = source_parse(cli, names[i], values->format, values->image_opts, source);
+        source->request.snapshot = snapshot;
+        if (failed == 0)
+            failed = source_open(cli, source, &inputs->images[i]);
+        if (failed)
+            return failed;
+        const struct imgtk_layer *layer = imgtk_image_layer(inputs->images[i], 0);
+        if (!source->request.format)
+            cli_note(cli, "%s: the format is %s, by the content", source->name, layer->driver->name);
+    }
+    return 0;
+}
+
+static int report_end(struct cli *cli, const struct imgtk_error *err)
+{
+    int number = *signals_stop();
+    if (err->status == IMGTK_ECANCELLED && number != 0)
+        return cli_error(cli, "interrupted by SIG%s, the destination is not written", sigabbrev_np(number));
+    return cli_fail(cli, NULL, err);
+}
+
+static int convert(struct cli *cli, const struct values *values, struct imgtk_convert *job)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    struct progress progress;
+    struct progress_options shown = values->progress;
+    if (cli->quiet)
+        shown.show = false;
+    int code = progress_start(cli, &shown, strcmp(job->target.name, "-") == 0, &progress);
+    if (code)
+        return code;
+    job->progress = progress_update;
+    job->progress_context = &progress;
+    job->cancel = signals_stop();
+    int status = imgtk_convert(cli->context, job, &err);
+    progress_finish(&progress, status == 0);
+    return status ? report_end(cli, &err) : CLI_OK;
+}
+
+static void report_salvaged(void *context, uint64_t offset, uint64_t length, const char *reason)
+{
+    cli_error(context, "warning: %llu bytes at offset %llu become zeroes: %s", (unsigned long long)length,
+              (unsigned long long)offset, reason);
+}
+
+static int check_target(struct cli *cli, const struct values *values, const struct target *target, const char *name)
+{
+    if (values->compress && !(target->driver->flags & IMGTK_DRIVER_COMPRESS))
+        return cli_error(cli, "Compression not supported for this file format");
+    if (!imgtk_driver_can_write(target->driver))
+        return cli_error(cli, "%s: the format %s cannot be written", name, target->driver->name);
+    if (target->backing && !target->backing_format)
+        return cli_error(cli, "Use of backing file requires explicit backing format");
+    return 0;
+}
+
+static int convert_opened(struct cli *cli, const struct values *values, const struct target *target, const char *name,
+                          const struct inputs *inputs)
+{
+    struct imgtk_image *backing = NULL;
+    struct imgtk_convert job = {
+        .sources = inputs->images, .source_count = inputs->count,
+        .salvaged = values->salvage ? report_salvaged : NULL, .salvage_context = cli,
+        .sparse_size = values->sparse_size, .workers = values->worker_count,
+        .target = { .name = name, .format = target->driver->name, .format_opts = target->options,
+                    .existing = values->existing, .is_zero = values->is_zero, .compress = values->compress,
+                    .no_sync = values->no_sync },
+    };
+    int code = 0;
+    if (target->backing)
+        code = target_open_backing(cli, target, name, &backing);
+    job.backing = backing;
+    if (code == 0)
+        code = convert(cli, values, &job);
+    imgtk_image_close(backing);
+    return code;
+}
+
+static int convert_named(struct cli *cli, const struct values *values, char **names, size_t count, const char *name)
+{
+    struct target target;
+    struct inputs *inputs = calloc(1, sizeof *inputs);
+    char *copy = strdup(values->snapshot ? values->snapshot : "");
+    struct target_request request = { name, values->target_format, &values->options, values->backing, values->backing_format };
+    if (!inputs || !copy) {
+        free(inputs);
+        free(copy);
+        return cli_error(cli, "out of memory");
+    }
+    int code = target_prepare(cli, &request, &target);
+    if (code == 0)
+        code = check_target(cli, values, &target, name);
+    if (code == 0)
+        code = open_inputs(cli, values, names, count, snapshot_name(values->snapshot, copy), inputs);
+    if (code == 0)
+        code = convert_opened(cli, values, &target, name, inputs);
+    close_inputs(inputs);
+    target_free(&target);
+    free(inputs);
+    free(copy);
+    return code;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    struct values values = { 0 };
+    int code, first = cli_parse(cli, &cli_convert_command, argc, argv, &values, &code);
+    if (first < 0)
+        return code;
+    bool help = target_wants_help(&values.options);
+    if (argc - first < 2 && !help)
+        return cli_usage_error(cli, "Must specify image file name");
+    const char *target = argc > first ? argv[argc - 1] : NULL;
+    size_t sources = argc > first ? (size_t)(argc - first - 1) : 0;
+    if (!help)
+        code = check_combination(cli, &values, target, sources);
+    if (code == 0)
+        code = parse_values(cli, &values);
+    if (code == 0)
+        code = cli_start(cli, &values.common);
+    if (code)
+        return code;
+    if (help)
+        return target_print_help(cli, target, values.target_format);
+    signals_catch();
+    return convert_named(cli, &values, argv + first, sources, target);
+}
+
+const struct cli_command cli_convert_command = {
+    "convert", "Convert a disk image to another format", "[OPTION]... SOURCE... DESTINATION", options,
+    "Several sources are put one behind the other. '-' is standard input or output. The destination\n"
+    "appears under its name only when it is complete.\n\n"
+    "  imgtk convert -p disk.qcow2 disk.raw\n"
+    "  imgtk convert -c -O qcow2 -o compression_type=zstd disk.raw disk.qcow2\n"
+    "  imgtk convert -O qcow2 disk.raw - | ssh host 'cat > disk.qcow2'\n",
+    run
+};

@@ -1,0 +1,107 @@
+#include <imgtk/info.h>
+#include <imgtk/jobs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "map_rows.h"
+#include "options.h"
+#include "output.h"
+#include "source.h"
+
+struct values {
+    struct cli_common common;
+    const char *format, *output, *start, *length;
+    bool image_opts;
+};
+#define FIELD(name) offsetof(struct values, name)
+
+static const struct cli_option options[] = {
+    { 'f', "format", CLI_TEXT, FIELD(format), "FMT", "format of the image (by its content)" },
+    { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
+    { '\0', "output", CLI_TEXT, FIELD(output), "FORM", "human (the default), json, jsonl, intervals or clusters" },
+    { 's', "start-offset", CLI_TEXT, FIELD(start), "OFFSET", "begin there" },
+    { 'l', "max-length", CLI_TEXT, FIELD(length), "LENGTH", "tell about that many bytes" },
+    { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
+    CLI_COMMON_OPTIONS
+};
+
+static const struct { const char *name; const struct map_form *form; } forms[] = {
+    { "human", &map_form_human }, { "json", &map_form_json }, { "jsonl", &map_form_jsonl },
+    { "intervals", &map_form_intervals }, { "clusters", &map_form_clusters },
+};
+
+static int parse_form(struct cli *cli, const char *text, const struct map_form **out)
+{
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if (strcmp(text ? text : "human", forms[i].name) == 0) {
+            *out = forms[i].form;
+            return 0;
+        }
+    }
+    return cli_usage_error(cli, "--output must be used with human, json, jsonl, intervals or clusters as argument, not '%s'",
+                           text);
+}
+
+static int parse_offset(struct cli *cli, const char *text, const char *what, uint64_t otherwise, uint64_t *out)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    *out = otherwise;
+    if (text && imgtk_parse_size(text, out, &err))
+        return cli_error(cli, "%s: %s", what, err.message);
+    return 0;
+}
+
+static int map_image(struct cli *cli, struct map_rows *rows, uint64_t start, uint64_t length)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    struct imgtk_map job = { .image = rows->image, .start = start, .length = length, .row = rows->form->row, .context = rows };
+    int status = map_rows_begin(rows, start, &err);
+    if (status == 0 && start < imgtk_image_size(rows->image) && length > 0)
+        status = imgtk_map(&job, &err);
+    if (status == 0) {
+        rows->form->end(rows);
+        map_rows_flush(rows);
+        return CLI_OK;
+    }
+    map_rows_flush(rows);
+    return cli_fail(cli, NULL, &err);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    struct values values = { 0 };
+    struct map_rows rows = { 0 };
+    struct source source = { 0 };
+    uint64_t start, length;
+    int code, first = cli_parse(cli, &cli_map_command, argc, argv, &values, &code);
+    if (first < 0)
+        return code;
+    if (argc - first != 1)
+        return cli_usage_error(cli, "Expecting one image file name");
+    code = parse_form(cli, values.output, &rows.form);
+    if (code == 0)
+        code = parse_offset(cli, values.start, "--start-offset", 0, &start);
+    if (code == 0)
+        code = parse_offset(cli, values.length, "--max-length", UINT64_MAX, &length);
+    if (code == 0)
+        code = cli_start(cli, &values.common);
+    if (code == 0)
+        code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    source.request.single_layer = rows.form && rows.form->single_layer;
+    if (code == 0)
+        code = source_open(cli, &source, &rows.image);
+    if (code == 0)
+        code = map_image(cli, &rows, start, length);
+    imgtk_image_close(rows.image);
+    source_free(&source);
+    return code;
+}
+
+const struct cli_command cli_map_command = {
+    "map", "Tell where an image holds data, zeroes and nothing", "[OPTION]... FILE", options,
+    "human lists data and where the bytes lie in which file; json is qemu-img's list; jsonl has one\n"
+    "object per line; intervals and clusters tell which clusters this one file holds, whatever its\n"
+    "backing file has.\n",
+    run
+};

@@ -1,0 +1,153 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <imgtk/version.h>
+
+#include "cli.h"
+#include "options.h"
+#include "output.h"
+
+/* The qemu-img whose command line and output imgtk follows; told only to who asks under that name. */
+#define QEMU_IMG_VERSION "10.0.2"
+
+const struct cli_command *const cli_commands[] = {
+    &cli_convert_command, &cli_create_command, &cli_map_command, &cli_info_command, &cli_check_command,
+    &cli_formats_command, NULL
+};
+
+static const struct cli_command *find_command(const char *name)
+{
+    for (const struct cli_command *const *command = cli_commands; *command; command++)
+        if (strcmp((*command)->name, name) == 0)
+            return *command;
+    return NULL;
+}
+
+static int unknown_command(struct cli *cli, const char *name)
+{
+    const char *names[sizeof cli_commands / sizeof cli_commands[0] + 1];
+    size_t count = 0;
+    for (const struct cli_command *const *command = cli_commands; *command; command++)
+        names[count++] = (*command)->name;
+    names[count++] = "help";
+    names[count] = NULL;
+    const char *near = imgtk_nearest_word(name, names);
+    if (near)
+        return cli_usage_error(cli, "Command not found: %s; did you mean '%s'?", name, near);
+    return cli_usage_error(cli, "Command not found: %s", name);
+}
+
+/* ---- The program itself --------------------------------------------------- */
+
+static int print_usage(const struct cli *cli)
+{
+    printf("Usage: %s COMMAND [OPTION]... ARGUMENT...\nConvert, create and look into virtual disk images.\n\nCommands:\n",
+           cli->program);
+    for (const struct cli_command *const *command = cli_commands; *command; command++)
+        printf("  %-10s %s\n", (*command)->name, (*command)->summary);
+    printf("  %-10s %s\n\n", "help", "Tell how a command is used");
+    printf("Examples:\n"
+           "  %s convert -p disk.qcow2 disk.raw          the format of each file is found out\n"
+           "  %s convert -c -O qcow2 disk.vmdk disk.qcow2\n"
+           "  %s info disk.qcow2\n"
+           "  %s map --output=json disk.qcow2\n"
+           "  %s create -f qcow2 disk.qcow2 20G\n\n", cli->program, cli->program, cli->program, cli->program, cli->program);
+    printf("'%s help COMMAND' lists a command's options; '%s --version' tells the version.\n"
+           "Exit code: 0 success, 1 failure; 'check' has more, see its help.\n", cli->program, cli->program);
+    return CLI_OK;
+}
+
+static int print_version(const struct cli *cli)
+{
+    if (cli->as_qemu_img)
+        printf("qemu-img version %s (imgtk %s)\n", QEMU_IMG_VERSION, imgtk_version());
+    else
+        printf("imgtk %s\n", imgtk_version());
+    const char *name, *version;
+    for (size_t i = 0; imgtk_library(i, &name, &version); i++)
+        printf("  %s %s\n", name, version);
+    return CLI_OK;
+}
+
+/* help COMMAND; with --roff, the option list as the manual has it. */
+static int help(struct cli *cli, int argc, char **argv)
+{
+    bool roff = argc > 1 && strcmp(argv[1], "--roff") == 0;
+    const char *name = argc > 1 + roff ? argv[1 + roff] : NULL;
+    if (!name)
+        return print_usage(cli);
+    const struct cli_command *command = find_command(name);
+    if (!command)
+        return unknown_command(cli, name);
+    if (roff)
+        cli_print_roff(command, stdout);
+    else
+        cli_print_help(cli, command, stdout);
+    return CLI_OK;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    if (argc < 2)
+        return cli_usage_error(cli, "Not enough arguments");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return print_usage(cli);
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
+        return print_version(cli);
+    if (strcmp(argv[1], "help") == 0)
+        return help(cli, argc - 1, argv + 1);
+    if (argv[1][0] == '-')
+        return cli_usage_error(cli, "unrecognized option '%s'", argv[1]);
+    const struct cli_command *command = find_command(argv[1]);
+    if (!command)
+        return unknown_command(cli, argv[1]);
+    cli->command = command;
+    return command->run(cli, argc - 1, argv + 1);
+}
+
+/* ---- The context ---------------------------------------------------------- */
+
+static void print_note(void *context, const char *message)
+{
+    cli_note(context, "%s", message);
+}
+
+static int set_policy(struct cli *cli, const char *text)
+{
+    static const char *const names[] = { "beneath", "any", "none" };
+    static const enum imgtk_reference_policy policies[] = {
+        IMGTK_REFERENCES_BENEATH, IMGTK_REFERENCES_ANY, IMGTK_REFERENCES_NONE
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            imgtk_context_set_references(cli->context, policies[i]);
+            return 0;
+        }
+    }
+    return cli_usage_error(cli, "--references must be beneath, any or none, not '%s'", text);
+}
+
+int cli_start(struct cli *cli, const struct cli_common *common)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    if (imgtk_context_new(&cli->context, &err))
+        return cli_fail(cli, NULL, &err);
+    imgtk_context_set_note(cli->context, print_note, cli);
+    int failed = common->references ? set_policy(cli, common->references) : 0;
+    for (size_t i = 0; i < common->allow_dirs.count && failed == 0; i++)
+        if (imgtk_context_allow_dir(cli->context, common->allow_dirs.items[i], &err))
+            failed = cli_fail(cli, "--allow-dir", &err);
+    return failed;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 0 ? argv[0] : "imgtk";
+    const char *slash = strrchr(name, '/');
+    struct cli cli = { .program = slash ? slash + 1 : name };
+    cli.as_qemu_img = strcmp(cli.program, "qemu-img") == 0;
+    int code = cli_finish_output(&cli, run(&cli, argc, argv));
+    imgtk_context_free(cli.context);
+    return code;
+}

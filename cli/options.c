@@ -1,0 +1,256 @@
+#include "options.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "output.h"
+
+#define MAX_OPTIONS 80
+#define LONG_BASE 256 /* what getopt_long returns for row i: LONG_BASE + i */
+
+/* A table in getopt's own terms. */
+struct grammar {
+    struct option longs[MAX_OPTIONS + 1];
+    char shorts[3 * MAX_OPTIONS + 2];
+};
+
+static bool is_end(const struct cli_option *option)
+{
+    return option->letter == '\0' && !option->name;
+}
+
+static void make_grammar(const struct cli_option *options, struct grammar *grammar)
+{
+    size_t longs = 0, shorts = 0;
+    memset(grammar, 0, sizeof *grammar);
+    grammar->shorts[shorts++] = ':';
+    for (size_t i = 0; !is_end(&options[i]) && i < MAX_OPTIONS; i++) {
+        const struct cli_option *option = &options[i];
+        if (option->name)
+            grammar->longs[longs++] = (struct option){
+                option->name,
+                !option->argument ? no_argument : option->kind == CLI_OPTIONAL ? optional_argument : required_argument,
+                NULL, LONG_BASE + (int)i };
+        if (option->letter) {
+            grammar->shorts[shorts++] = option->letter;
+            if (option->argument)
+                grammar->shorts[shorts++] = ':';
+        }
+    }
+}
+
+static const struct cli_option *find_option(const struct cli_option *options, int code)
+{
+    if (code >= LONG_BASE)
+        return &options[code - LONG_BASE];
+    for (; !is_end(options); options++)
+        if (options->letter == code)
+            return options;
+    return NULL;
+}
+
+static int store(struct cli *cli, const struct cli_option *option, char *argument, void *values)
+{
+    void *field = (char *)values + option->field;
+    struct cli_list *list = field;
+    switch (option->kind) {
+    case CLI_FLAG:
+        *(bool *)field = true;
+        break;
+    case CLI_TEXT:
+        *(const char **)field = argument;
+        break;
+    case CLI_OPTIONAL:
+        *(const char **)field = argument ? argument : "";
+        break;
+    case CLI_LIST:
+        if (list->count == CLI_LIST_MAX)
+            return cli_usage_error(cli, "the option '%s' is given more than %d times", option->name, CLI_LIST_MAX);
+        list->items[list->count++] = argument;
+        break;
+    case CLI_ACCEPTED:
+        break;
+    }
+    return 0;
+}
+
+int cli_usage_error(struct cli *cli, const char *format, ...)
+{
+    char message[IMGTK_MESSAGE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    cli_error(cli, "%s", message);
+    fprintf(stderr, "Try '%s %s%s--help' for more information\n", cli->program, cli->command ? cli->command->name : "",
+            cli->command ? " " : "");
+    return CLI_FAILED;
+}
+
+static int unknown_option(struct cli *cli, const struct cli_option *options, char **argv)
+{
+    if (optopt != 0 && optopt < LONG_BASE)
+        return cli_usage_error(cli, "unrecognized option '-%c'", optopt);
+    const char *given = argv[optind - 1];
+    if (optopt >= LONG_BASE)
+        return cli_usage_error(cli, "the option '--%s' takes no argument", options[optopt - LONG_BASE].name);
+    char word[64] = "";
+    const char *names[MAX_OPTIONS + 1];
+    size_t count = 0;
+    if (strncmp(given, "--", 2) == 0)
+        snprintf(word, sizeof word, "%.*s", (int)strcspn(given + 2, "="), given + 2);
+    for (; !is_end(options) && count < MAX_OPTIONS; options++)
+        if (options->name)
+            names[count++] = options->name;
+    names[count] = NULL;
+    const char *near = imgtk_nearest_word(word, names);
+    if (near)
+        return cli_usage_error(cli, "unrecognized option '%s'; did you mean '--%s'?", given, near);
+    return cli_usage_error(cli, "unrecognized option '%s'", given);
+}
+
+static int missing_argument(struct cli *cli, const struct cli_option *options)
+{
+    const struct cli_option *option = find_option(options, optopt);
+    if (optopt >= LONG_BASE)
+        return cli_usage_error(cli, "missing argument for option '--%s'", option->name);
+    return cli_usage_error(cli, "missing argument for option '-%c'", optopt);
+}
+
+static int parse_all(struct cli *cli, const struct cli_option *options, int argc, char **argv, void *values)
+{
+    struct grammar grammar;
+    make_grammar(options, &grammar);
+    opterr = 0;
+    optind = 0;
+    for (int code; (code = getopt_long(argc, argv, grammar.shorts, grammar.longs, NULL)) != -1;) {
+        if (code == ':')
+            return missing_argument(cli, options);
+        if (code == '?')
+            return unknown_option(cli, options, argv);
+        int failed = store(cli, find_option(options, code), optarg, values);
+        if (failed)
+            return failed;
+    }
+    return 0;
+}
+
+int cli_parse(struct cli *cli, const struct cli_command *command, int argc, char **argv, void *values, int *exit_code)
+{
+    struct cli_common *common = values;
+    *exit_code = parse_all(cli, command->options, argc, argv, values);
+    if (*exit_code)
+        return -1;
+    cli->quiet = common->quiet;
+    cli->verbose = common->verbose;
+    if (common->help) {
+        cli_print_help(cli, command, stdout);
+        return -1;
+    }
+    return optind;
+}
+
+/* ---- Help ---------------------------------------------------------------- */
+
+/* "-f, --format=FMT" and every other spelling of the row. */
+static void describe_spelling(const struct cli_option *option, char *out, size_t size)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    do {
+        const char *argument = option->argument;
+        char open[3] = "", close[2] = "";
+        if (argument && option->name)
+            memcpy(open, option->kind == CLI_OPTIONAL ? "[=" : "=", option->kind == CLI_OPTIONAL ? 3 : 2);
+        else if (argument)
+            memcpy(open, " ", 2);
+        if (option->kind == CLI_OPTIONAL)
+            memcpy(close, "]", 2);
+        char letter[5] = "";
+        if (option->letter)
+            snprintf(letter, sizeof letter, "-%c%s", option->letter, option->name ? ", " : "");
+        int length = snprintf(out + used, size - used, "%s%s%s%s%s%s%s", used ? ", " : "", letter,
+                              option->name ? "--" : "", option->name ? option->name : "", open,
+                              argument ? argument : "", close);
+        used += length > 0 && (size_t)length < size - used ? (size_t)length : 0;
+        option++;
+    } while (!is_end(option) && !option->help);
+}
+
+#define HELP_COLUMN 26
+#define HELP_WIDTH 100
+
+/* Prints text wrapped at HELP_WIDTH, each line beginning at HELP_COLUMN; the cursor stands there already. */
+static void print_wrapped(const char *text, FILE *to)
+{
+    size_t column = HELP_COLUMN;
+    while (*text) {
+        size_t word = strcspn(text, " ");
+        if (column > HELP_COLUMN && column + 1 + word > HELP_WIDTH) {
+            fprintf(to, "\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+        } else if (column > HELP_COLUMN) {
+            fputc(' ', to);
+            column++;
+        }
+        fwrite(text, 1, word, to);
+        column += word;
+        text += word;
+        text += strspn(text, " ");
+    }
+    fputc('\n', to);
+}
+
+void cli_print_help(const struct cli *cli, const struct cli_command *command, FILE *to)
+{
+    fprintf(to, "Usage: %s %s %s\n%s.\n\nOptions:\n", cli->program, command->name, command->operands, command->summary);
+    for (const struct cli_option *option = command->options; !is_end(option); option++) {
+        char spelling[160];
+        if (!option->help)
+            continue;
+        describe_spelling(option, spelling, sizeof spelling);
+        int width = fprintf(to, "  %s", spelling);
+        if (width > HELP_COLUMN - 2) {
+            fputc('\n', to);
+            width = 0;
+        }
+        fprintf(to, "%*s", HELP_COLUMN - width, "");
+        print_wrapped(option->help, to);
+    }
+    if (command->notes)
+        fprintf(to, "\n%s", command->notes);
+}
+
+/* man(7) takes a leading '.' or '\'' as a request, and a '-' as a hyphen. */
+static void print_roff_text(const char *text, FILE *to)
+{
+    if (*text == '.' || *text == '\'')
+        fputs("\\&", to);
+    for (; *text; text++) {
+        if (*text == '\\')
+            fputs("\\e", to);
+        else if (*text == '-')
+            fputs("\\-", to);
+        else
+            fputc(*text, to);
+        if (*text == '\n' && (text[1] == '.' || text[1] == '\''))
+            fputs("\\&", to);
+    }
+}
+
+void cli_print_roff(const struct cli_command *command, FILE *to)
+{
+    for (const struct cli_option *option = command->options; !is_end(option); option++) {
+        char spelling[160];
+        if (!option->help)
+            continue;
+        describe_spelling(option, spelling, sizeof spelling);
+        fputs(".TP\n.B ", to);
+        print_roff_text(spelling, to);
+        fputc('\n', to);
+        print_roff_text(option->help, to);
+        fputs(".\n", to);
+    }
+}

@@ -1,0 +1,53 @@
+/* Options as tables, from which parsing, --help and the manual's option lists come. */
+#ifndef IMGTK_CLI_OPTIONS_H
+#define IMGTK_CLI_OPTIONS_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "cli.h"
+
+enum cli_option_kind {
+    CLI_FLAG,     /* bool */
+    CLI_TEXT,     /* const char *; the last one given counts */
+    CLI_OPTIONAL, /* const char *; "" when it is given without an argument (--name only) */
+    CLI_LIST,     /* struct cli_list; all that were given */
+    CLI_ACCEPTED  /* taken for the sake of scripts, without effect; with an argument when `argument` is set */
+};
+
+/* One row; a table ends with a row whose letter and name are both unset. */
+struct cli_option {
+    char letter;           /* '\0': none */
+    const char *name;      /* NULL: none */
+    enum cli_option_kind kind;
+    size_t field;          /* offset in the command's values */
+    const char *argument;  /* how help names it; NULL: takes none */
+    const char *help;      /* NULL: another spelling of the row before it */
+};
+
+#define CLI_COMMON_OPTIONS \
+    { 'q', "quiet", CLI_FLAG, offsetof(struct cli_common, quiet), NULL, "print errors only" }, \
+    { 'v', "verbose", CLI_FLAG, offsetof(struct cli_common, verbose), NULL, "tell what is done: formats, modules, choices made" }, \
+    { '\0', "references", CLI_TEXT, offsetof(struct cli_common, references), "beneath|any|none", \
+      "which files an image may name: those beneath its own folder (the default), any, or none" }, \
+    { '\0', "allow-dir", CLI_LIST, offsetof(struct cli_common, allow_dirs), "DIR", \
+      "images may also name files beneath DIR; may be given several times" }, \
+    { 'h', "help", CLI_FLAG, offsetof(struct cli_common, help), NULL, "print this help and exit" }, \
+    { '\0', NULL, CLI_FLAG, 0, NULL, NULL }
+
+/*
+ * Fills `values` (zeroed, its first member a struct cli_common) from argv and
+ * moves the operands behind the options: argv[result..argc) are they. -1: the
+ * mistake is printed, or help was asked for and printed; *exit_code is then
+ * what the command returns.
+ */
+int cli_parse(struct cli *cli, const struct cli_command *command, int argc, char **argv, void *values, int *exit_code);
+
+/* "program: message" and where to find help; returns CLI_FAILED. */
+int cli_usage_error(struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
+
+void cli_print_help(const struct cli *cli, const struct cli_command *command, FILE *to);
+/* The option list in the manual's markup (man(7)). */
+void cli_print_roff(const struct cli_command *command, FILE *to);
+
+#endif

@@ -1,0 +1,99 @@
+#include "output.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void clean(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
+static void print_message(const struct cli *cli, const char *format, va_list args) IMGTK_PRINTF(2, 0);
+static void print_message(const struct cli *cli, const char *format, va_list args)
+{
+    char line[2 * IMGTK_MESSAGE_SIZE];
+    vsnprintf(line, sizeof line, format, args);
+    clean(line);
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", cli->program, line);
+}
+
+int cli_error(const struct cli *cli, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    print_message(cli, format, args);
+    va_end(args);
+    return CLI_FAILED;
+}
+
+int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err)
+{
+    if (prefix)
+        return cli_error(cli, "%s: %s", prefix, err->message);
+    return cli_error(cli, "%s", err->message);
+}
+
+void cli_note(const struct cli *cli, const char *format, ...)
+{
+    va_list args;
+    if (!cli->verbose)
+        return;
+    va_start(args, format);
+    print_message(cli, format, args);
+    va_end(args);
+}
+
+void cli_print_text(const char *text)
+{
+    for (; *text; text++)
+        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+}
+
+int cli_finish_output(const struct cli *cli, int exit_code)
+{
+    bool earlier = ferror(stdout) != 0;
+    if (fflush(stdout) == 0 && !earlier)
+        return exit_code;
+    int why = errno;
+    int failed = cli_error(cli, "cannot write the output: %s", strerror(why ? why : EIO));
+    return exit_code == CLI_OK ? failed : exit_code;
+}
+
+void cli_format_size(uint64_t bytes, char out[CLI_SIZE_TEXT])
+{
+    static const char *const units[] = { "", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei" };
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= 1000; unit++)
+        value /= 1024;
+    snprintf(out, CLI_SIZE_TEXT, "%.3g %sB", value, units[unit]);
+}
+
+char *cli_put_u64(char *out, uint64_t value)
+{
+    char digits[20];
+    char *at = digits + sizeof digits;
+    do {
+        *--at = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    size_t length = (size_t)(digits + sizeof digits - at);
+    memcpy(out, at, length);
+    return out + length;
+}
+
+int cli_parse_output(const struct cli *cli, const char *text, enum cli_output *out)
+{
+    if (!text || strcmp(text, "human") == 0)
+        *out = CLI_OUTPUT_HUMAN;
+    else if (strcmp(text, "json") == 0)
+        *out = CLI_OUTPUT_JSON;
+    else
+        return cli_error(cli, "--output must be used with human or json as argument, not '%s'", text);
+    return 0;
+}

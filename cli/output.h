@@ -1,0 +1,28 @@
+/* Printing: messages in order, sizes for people, fast numbers for machines. */
+#ifndef IMGTK_CLI_OUTPUT_H
+#define IMGTK_CLI_OUTPUT_H
+
+#include "cli.h"
+
+/* "program: message" on stderr, after everything that was printed before; control characters become '?'. Returns CLI_FAILED. */
+int cli_error(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
+/* The same for a failed call; prefix (may be NULL) names the file. */
+int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err);
+/* The same, only with -v. */
+void cli_note(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
+/* Text from an image or a file name on stdout, control characters as '?'. */
+void cli_print_text(const char *text);
+/* Flushes stdout; what could not be written turns a success into a failure with a message. */
+int cli_finish_output(const struct cli *cli, int exit_code);
+
+/* "1.21 MiB" as qemu-img prints it. */
+#define CLI_SIZE_TEXT 24
+void cli_format_size(uint64_t bytes, char out[CLI_SIZE_TEXT]);
+/* Decimal digits at `out`, not terminated; returns the end. At most 20. */
+char *cli_put_u64(char *out, uint64_t value);
+
+enum cli_output { CLI_OUTPUT_HUMAN, CLI_OUTPUT_JSON };
+/* --output=human|json; NULL: human. Not 0: the mistake is printed. */
+int cli_parse_output(const struct cli *cli, const char *text, enum cli_output *out);
+
+#endif

@@ -1,0 +1,14 @@
+/* Signals as flags that jobs look at. */
+#ifndef IMGTK_CLI_SIGNALS_H
+#define IMGTK_CLI_SIGNALS_H
+
+#include <stdbool.h>
+
+/* SIGINT, SIGTERM and SIGHUP ask the job to stop, a second one ends the process; SIGUSR1 asks for progress; SIGPIPE is an error of write(). */
+void signals_catch(void);
+/* The signal that asked to stop, 0: none. Jobs take it as their cancel flag. */
+const volatile int *signals_stop(void);
+/* Whether progress was asked for since the last call. */
+bool signals_take_progress(void);
+
+#endif
