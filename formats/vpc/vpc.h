@@ -6,7 +6,7 @@
 #include "imgtk/cache.h"
 #include "imgtk/driver.h"
 #include "layout.h"
-#include "uuid.h"
+#include "../common/uuid.h"
 
 /* ---- header.c: bytes to structs and back --------------------------------- */
 
