@@ -54,7 +54,7 @@ static int begin_stream(struct vhdx_writer *writer, struct imgtk_error *err)
     return status ? status : vhdx_write_tables(writer, err);
 }
 
-/* A target with old content must not pass for an image meanwhile. Of the disk, core says what is zero; see vhdx_zero(). */
+/* Old content must not pass for an image meanwhile. What of the disk is zero, core says: see vhdx_zero(). */
 static int begin_file(struct vhdx_writer *writer, bool empty, struct imgtk_error *err)
 {
     const struct vhdx_layout *layout = &writer->layout;

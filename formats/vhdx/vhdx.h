@@ -227,7 +227,7 @@ struct vhdx_writer {
     bool stream;
     bool full;              /* zeroes are to occupy space */
     bool reads_zero;        /* what is not written is zero already */
-    /* Where each block lies: its number in the file plus one, 0: nowhere yet. Changes in turn. NULL: fixed, in order. */
+    /* Where each block lies: its number in the file plus one, 0: nowhere. Changes in turn. NULL: fixed, in order. */
     uint32_t *blocks;
     uint64_t allocated;     /* blocks that have a place; in turn */
     uint64_t position;      /* stream: bytes written so far; in turn */
