@@ -123,12 +123,23 @@ static void nothing_there(struct imgtk_chain_extent *out, uint64_t length, size_
     out->present = beyond_layer;
 }
 
+/* Space that the bottom layer keeps for a range that it says nothing about. */
+static void keep_reserved(struct imgtk_chain_extent *out, const struct imgtk_extent *bottom)
+{
+    if (!(bottom->flags & IMGTK_EXTENT_PLAIN))
+        return;
+    out->extent.flags |= IMGTK_EXTENT_PLAIN;
+    out->extent.file = bottom->file;
+    out->extent.host_offset = bottom->host_offset;
+}
+
 int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t length, struct imgtk_chain_extent *out,
                     struct imgtk_error *err)
 {
     int status = check_range(walk, offset, length, err);
     if (status)
         return status;
+    struct imgtk_extent reserved = { 0 };
     out->start = offset;
     for (size_t depth = 0; depth < walk->image->count; depth++) {
         struct imgtk_extent extent;
@@ -140,8 +151,10 @@ int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t length, s
         if (status)
             return status;
         extent.length = length = imgtk_min_u64(length, extent.length);
-        if (extent.kind == IMGTK_EXTENT_BACKING)
+        if (extent.kind == IMGTK_EXTENT_BACKING) {
+            reserved = extent;
             continue;
+        }
         if (storage_may_know(walk, &extent))
             status = ask_storage(&extent, err);
         out->extent = extent;
@@ -150,6 +163,7 @@ int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t length, s
         return status;
     }
     nothing_there(out, length, walk->image->count - 1, false);
+    keep_reserved(out, &reserved);
     return 0;
 }
 

@@ -75,7 +75,7 @@ static inline uint64_t qcow2_refcount_get(const void *block, uint64_t index, uns
     default: {
         /* Narrower than a byte: the lowest bits of the byte come first. */
         unsigned shift = (unsigned)((index << order) & 7);
-        return (bytes[(index << order) >> 3] >> shift) & ((1u << (1u << order)) - 1);
+        return ((unsigned)bytes[(index << order) >> 3] >> shift) & ((1u << (1u << order)) - 1);
     }
     }
 }

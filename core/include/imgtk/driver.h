@@ -57,7 +57,7 @@ enum imgtk_extent_kind {
 enum {
     IMGTK_EXTENT_COMPRESSED = 1u << 0,
     /* file and host_offset are valid: guest byte i of the extent is byte host_offset + i of that storage.
-       On a ZERO extent: space is reserved there, its content does not matter. */
+       On a ZERO or BACKING extent: space is reserved there, its content does not matter. */
     IMGTK_EXTENT_PLAIN = 1u << 1,
     /* The storage behind a PLAIN DATA extent may well have holes worth asking for (preallocated metadata). */
     IMGTK_EXTENT_ASK_STORAGE = 1u << 2,
