@@ -128,7 +128,8 @@ static int json_row(void *context, const struct imgtk_chain_extent *row)
     at = PUT_LITERAL(at, ", \"zero\": ");
     at = put_bool(at, row->extent.kind == IMGTK_EXTENT_ZERO);
     at = PUT_LITERAL(at, ", \"data\": ");
-    at = put_bool(at, row->extent.kind == IMGTK_EXTENT_DATA);
+    /* Data that lie in a hole of the storage are both, as qemu-img has it. */
+    at = put_bool(at, row->extent.kind == IMGTK_EXTENT_DATA || row->extent.flags & IMGTK_EXTENT_STORAGE_HOLE);
     at = PUT_LITERAL(at, ", \"compressed\": ");
     at = put_bool(at, row->extent.flags & IMGTK_EXTENT_COMPRESSED);
     if (row->extent.flags & IMGTK_EXTENT_PLAIN) {
