@@ -7,6 +7,7 @@
 
 #include "output.h"
 
+#define HUMAN_COLUMN 16
 #define DEFAULT_CLUSTER_BITS 16 /* of formats that have no clusters: raw */
 
 /* ---- The buffer ----------------------------------------------------------- */
@@ -70,11 +71,14 @@ static void human_begin(struct map_rows *rows)
     put_text(rows, "Offset          Length          Mapped to       File\n");
 }
 
-/* "0x10000" padded to 16 columns; zero is "0", as printf("%#x") has it. */
-static char *put_hex(char *at, uint64_t value)
+/* A file name; control characters as '?'. */
+static void put_name(struct map_rows *rows, const char *name)
 {
-    int length = snprintf(at, 24, "%#-16llx", (unsigned long long)value);
-    return at + length;
+    for (; *name; name++) {
+        char *at = reserve(rows);
+        *at++ = (unsigned char)*name < 0x20 || *name == 0x7f ? '?' : *name;
+        commit(rows, at);
+    }
 }
 
 static int human_row(void *context, const struct imgtk_chain_extent *row)
@@ -83,16 +87,16 @@ static int human_row(void *context, const struct imgtk_chain_extent *row)
     bool plain = row->extent.flags & IMGTK_EXTENT_PLAIN;
     if (row->extent.kind != IMGTK_EXTENT_DATA)
         return 0;
-    char *at = put_hex(put_hex(reserve(rows), row->start), row->extent.length);
+    char *at = cli_put_hex(reserve(rows), row->start, HUMAN_COLUMN);
+    at = cli_put_hex(at, row->extent.length, HUMAN_COLUMN);
     if (plain)
-        at = put_hex(at, row->extent.host_offset);
+        at = cli_put_hex(at, row->extent.host_offset, HUMAN_COLUMN);
     else if (row->extent.flags & IMGTK_EXTENT_COMPRESSED)
         at = PUT_LITERAL(at, "compressed      ");
     else
         at = PUT_LITERAL(at, "not plain       ");
     commit(rows, at);
-    map_rows_flush(rows);
-    cli_print_text(plain ? imgtk_storage_name(row->extent.file) : imgtk_image_layer(rows->image, row->depth)->name);
+    put_name(rows, plain ? imgtk_storage_name(row->extent.file) : imgtk_image_layer(rows->image, row->depth)->name);
     put_text(rows, "\n");
     return 0;
 }

@@ -4,7 +4,7 @@
 
 #include <imgtk/image.h>
 
-#define MAP_BUFFER 65536
+#define MAP_BUFFER (256u << 10)
 #define MAP_ROW_MAX 512 /* the longest row but for file names */
 
 struct map_rows {

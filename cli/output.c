@@ -74,17 +74,42 @@ void cli_format_size(uint64_t bytes, char out[CLI_SIZE_TEXT])
     snprintf(out, CLI_SIZE_TEXT, "%.3g %sB", value, units[unit]);
 }
 
+/* "00" to "99" */
+static const char digit_pairs[201] =
+    "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+    "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+
 char *cli_put_u64(char *out, uint64_t value)
 {
     char digits[20];
     char *at = digits + sizeof digits;
-    do {
-        *--at = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
+    for (; value >= 100; value /= 100)
+        memcpy(at -= 2, digit_pairs + value % 100 * 2, 2);
+    if (value >= 10)
+        memcpy(at -= 2, digit_pairs + value * 2, 2);
+    else
+        *--at = (char)('0' + value);
     size_t length = (size_t)(digits + sizeof digits - at);
     memcpy(out, at, length);
     return out + length;
+}
+
+char *cli_put_hex(char *out, uint64_t value, size_t width)
+{
+    char digits[18];
+    char *at = digits + sizeof digits;
+    bool zero = value == 0;
+    do {
+        *--at = "0123456789abcdef"[value & 15];
+        value >>= 4;
+    } while (value > 0);
+    if (!zero)
+        memcpy(at -= 2, "0x", 2);
+    size_t length = (size_t)(digits + sizeof digits - at);
+    memcpy(out, at, length);
+    if (length < width)
+        memset(out + length, ' ', width - length);
+    return out + (length < width ? width : length);
 }
 
 int cli_parse_output(const struct cli *cli, const char *text, enum cli_output *out)

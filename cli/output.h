@@ -20,6 +20,8 @@ int cli_finish_output(const struct cli *cli, int exit_code);
 void cli_format_size(uint64_t bytes, char out[CLI_SIZE_TEXT]);
 /* Decimal digits at `out`, not terminated; returns the end. At most 20. */
 char *cli_put_u64(char *out, uint64_t value);
+/* "0x1f", zero as "0" (as printf("%#x") has it), padded with spaces to `width`. At most 18 or width. */
+char *cli_put_hex(char *out, uint64_t value, size_t width);
 
 enum cli_output { CLI_OUTPUT_HUMAN, CLI_OUTPUT_JSON };
 /* --output=human|json; NULL: human. Not 0: the mistake is printed. */
