@@ -251,6 +251,6 @@ void cli_print_roff(const struct cli_command *command, FILE *to)
         print_roff_text(spelling, to);
         fputc('\n', to);
         print_roff_text(option->help, to);
-        fputs(".\n", to);
+        fputs(option->help[strlen(option->help) - 1] == '.' ? "\n" : ".\n", to);
     }
 }

@@ -1,0 +1,12 @@
+# Puts the version, and the options of COMMAND as PROGRAM tells them, into SOURCE.
+cmake_minimum_required(VERSION 3.18)
+file(READ ${SOURCE} page)
+if(COMMAND)
+  execute_process(COMMAND ${PROGRAM} help --roff ${COMMAND} OUTPUT_VARIABLE options RESULT_VARIABLE failed)
+  if(failed)
+    message(FATAL_ERROR "imgtk help --roff ${COMMAND}: ${failed}")
+  endif()
+  string(REPLACE "@OPTIONS@\n" "${options}" page "${page}")
+endif()
+string(REPLACE "@VERSION@" "${VERSION}" page "${page}")
+file(WRITE ${RESULT} "${page}")
