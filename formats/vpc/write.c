@@ -1,46 +1,19 @@
 /* Writing to a file: blocks are appended in the order of the guest, all tables come last. */
 #include <string.h>
 
+#include "../common/sparse.h"
 #include "vpc.h"
-
-#define PIECE 4096u       /* granularity of the sector bitmaps that we write */
-#define SKIP_MIN 16384u   /* a shorter run of zeroes costs less to write than to leave out */
-
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
-}
 
 /* ---- One block ------------------------------------------------------------ */
 
 void vpc_bitmap_fill(uint8_t bitmap[VPC_SECTOR], const uint8_t *data, size_t length, bool full)
 {
     memset(bitmap, full ? 0xff : 0, VPC_SECTOR);
-    for (size_t at = 0; !full && at < length; at += PIECE) {
-        size_t piece = length - at < PIECE ? length - at : PIECE;
-        if (!is_zero(data + at, piece))
-            bitmap[at / PIECE] = 0xff; /* a piece is 8 sectors */
+    for (size_t at = 0; !full && at < length; at += SPARSE_PIECE) {
+        size_t piece = length - at < SPARSE_PIECE ? length - at : SPARSE_PIECE;
+        if (!sparse_is_zero(data + at, piece))
+            bitmap[at / SPARSE_PIECE] = 0xff; /* a piece is 8 sectors */
     }
-}
-
-/* Everything between long runs of zeroes, which stay holes. */
-static int write_pieces(struct vpc_writer *vpc, const uint8_t *bitmap, const uint8_t *data, size_t length,
-                        uint64_t host, struct imgtk_error *err)
-{
-    size_t at = 0;
-    while (at < length) {
-        size_t from, to;
-        while (at < length && !bitmap[at / PIECE])
-            at += PIECE;
-        for (from = to = at; at < length && at - to < SKIP_MIN; at += PIECE)
-            if (bitmap[at / PIECE])
-                to = at + PIECE;
-        to = to < length ? to : length;
-        int status = from < to ? imgtk_storage_pwrite(vpc->file, data + from, to - from, host + from, err) : 0;
-        if (status)
-            return status;
-    }
-    return 0;
 }
 
 static int write_block(struct vpc_writer *vpc, uint64_t host, const uint8_t *data, size_t length,
@@ -50,8 +23,8 @@ static int write_block(struct vpc_writer *vpc, uint64_t host, const uint8_t *dat
     vpc_bitmap_fill(bitmap, data, length, vpc->full);
     int status = imgtk_storage_pwrite(vpc->file, bitmap, sizeof(bitmap), host, err);
     host += sizeof(bitmap);
-    if (!status && vpc->zeroed)
-        return write_pieces(vpc, bitmap, data, length, host, err);
+    if (!status && vpc->zeroed && !vpc->full)
+        return sparse_pwrite(vpc->file, data, length, host, err);
     if (!status)
         status = imgtk_storage_pwrite(vpc->file, data, length, host, err);
     if (!status && length < VPC_BLOCK_SIZE)
