@@ -220,9 +220,14 @@ static int fail_beneath(const char *name, const char *folder, const char *shown,
 static int image_folder(const struct imgtk_references *refs, char out[PATH_MAX], struct imgtk_error *err)
 {
     int status = join(refs, "", out, err);
-    if (status == 0 && out[0] == '\0')
+    if (status)
+        return status;
+    size_t length = strlen(out);
+    if (length == 0)
         memcpy(out, ".", sizeof("."));
-    return status;
+    else if (length > 1)
+        out[length - 1] = '\0'; /* the slash */
+    return 0;
 }
 
 static int reference_beneath(const struct imgtk_references *refs, const char *name, uint32_t flags,
