@@ -107,14 +107,16 @@ static int write_run(struct worker *worker, const struct item *item, const struc
     return target->driver->write(target->writer, &write, err);
 }
 
-static int do_data(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
+/* final: the turn's item ends with these data. */
+static int do_data(struct worker *worker, const struct item *item, bool final, struct imgtk_turn *turn,
+                   struct imgtk_error *err)
 {
     int status = read_item(worker, item, err);
     if (!status)
         status = read_backing(worker, item, err);
     size_t count = status ? 0 : find_runs(worker, item->length);
     for (size_t i = 0; !status && i < count; i++) {
-        turn->last = i + 1 == count;
+        turn->last = final && i + 1 == count;
         status = write_run(worker, item, &worker->runs[i], turn, err);
         if (status)
             imgtk_fail_prefix(err, "%s", worker->conversion->job->target.name);
@@ -153,6 +155,21 @@ static void stop_copying(struct conversion *conversion)
     pthread_mutex_unlock(&conversion->lock);
 }
 
+/* The format has no place for plain copies, as it turns out with the first one. */
+static int write_instead(struct worker *worker, const struct item *item, struct imgtk_turn *turn,
+                         struct imgtk_error *err)
+{
+    struct item piece = { .offset = item->offset };
+    uint64_t end = item->offset + item->length;
+    int status = 0;
+    stop_copying(worker->conversion);
+    for (; !status && piece.offset < end; piece.offset += piece.length) {
+        piece.length = imgtk_min_u64(end - piece.offset, worker->conversion->item_size);
+        status = do_data(worker, &piece, piece.offset + piece.length == end, turn, err);
+    }
+    return status;
+}
+
 static int do_copy(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
 {
     struct conversion *conversion = worker->conversion;
@@ -161,6 +178,8 @@ static int do_copy(struct worker *worker, const struct item *item, struct imgtk_
     uint64_t to_offset = 0, done = 0;
     uint32_t flags = conversion->job->sparse_size == 0 ? 0 : IMGTK_COPY_REFLINK_ONLY;
     int status = conversion->target.driver->place(conversion->target.writer, &write, &to, &to_offset, err);
+    if (status == IMGTK_EUNSUPPORTED)
+        return write_instead(worker, item, turn, err);
     while (!status && done < item->length) {
         uint64_t copied = 0;
         status = imgtk_storage_copy(item->from, item->from_offset + done, to, to_offset + done, item->length - done,
@@ -191,7 +210,7 @@ static int do_item(struct worker *worker, const struct item *item, struct imgtk_
     struct imgtk_turn turn = { .stile = &worker->conversion->stile, .item = item->number };
     int status;
     if (item->kind == ITEM_DATA)
-        status = do_data(worker, item, &turn, err);
+        status = do_data(worker, item, true, &turn, err);
     else if (item->kind == ITEM_COPY)
         status = do_copy(worker, item, &turn, err);
     else
