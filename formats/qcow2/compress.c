@@ -44,7 +44,7 @@ static int pack(struct qcow2_writer *writer, struct packed *packed, struct imgtk
     for (size_t i = 0; i < packed->input.count; i++) {
         const uint8_t *cluster = qcow2_input_cluster(&packed->input, i);
         size_t length = 0;
-        if (qcow2_is_zero(cluster, cluster_size)) {
+        if (!qcow2_zeroes_are_data(writer) && qcow2_is_zero(cluster, cluster_size)) {
             packed->lengths[i] = ZERO;
         } else {
             length = imgtk_codec_compress(codec, cluster, cluster_size, at, cluster_size - 1);

@@ -174,7 +174,9 @@ int qcow2_check(void *handle, struct imgtk_check *check, struct imgtk_error *err
 extern const struct imgtk_opt qcow2_create_opts[];                                                    /* options.c */
 int qcow2_create(struct imgtk_create *args, void **writer, struct imgtk_error *err);                  /* create.c */
 int qcow2_write(void *writer, const struct imgtk_write *write, struct imgtk_error *err);              /* write.c */
-int qcow2_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_error *err);
+int qcow2_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *turn, struct imgtk_error *err);
+int qcow2_place(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,
+                struct imgtk_error *err);
 int qcow2_finish(void *writer, struct imgtk_error *err);                                              /* finish.c */
 void qcow2_writer_close(void *writer);
 int qcow2_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);     /* measure.c */

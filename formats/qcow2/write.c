@@ -3,8 +3,7 @@
 
 #include "writer.h"
 
-/* Whether zeroes must be stored as data: the user wants them, or version 2 has no other way to hide a backing file. */
-static bool zeroes_are_data(const struct qcow2_writer *writer)
+bool qcow2_zeroes_are_data(const struct qcow2_writer *writer)
 {
     return writer->full || (writer->has_backing && writer->version < 3);
 }
@@ -17,7 +16,7 @@ static bool tables_are_settled(const struct qcow2_writer *writer)
 
 uint32_t qcow2_subclusters(const struct qcow2_writer *writer, const struct qcow2_input *input, size_t index)
 {
-    if (zeroes_are_data(writer))
+    if (qcow2_zeroes_are_data(writer))
         return UINT32_MAX;
     const uint8_t *cluster = qcow2_input_cluster(input, index);
     if (!writer->geometry.extended_l2)
@@ -56,7 +55,8 @@ static void add_data(const struct qcow2_writer *writer, const struct qcow2_input
     if (writer->geometry.extended_l2) {
         unsigned bits = writer->geometry.subcluster_bits;
         begin = (size_t)__builtin_ctz(subclusters) << bits;
-        end = imgtk_min_u64(end, (uint64_t)(32 - __builtin_clz(subclusters)) << bits);
+        size_t last = (size_t)(32 - __builtin_clz(subclusters)) << bits;
+        end = last < end ? last : end;
     }
     qcow2_segments_add(segments, cluster + begin, host + begin, end - begin);
 }
@@ -207,9 +207,9 @@ static int map_zeroes(struct qcow2_writer *writer, uint64_t guest, uint64_t end,
     int status = 0;
     while (!status && guest < end) {
         uint64_t count = imgtk_min_u64(end - guest, per_table - (guest & (per_table - 1)));
-        if (zeroes_are_data(writer))
+        if (qcow2_zeroes_are_data(writer))
             status = allocate_zeroes(writer, guest, count, err);
-        for (uint64_t i = 0; !status && !zeroes_are_data(writer) && i < count; i++)
+        for (uint64_t i = 0; !status && !qcow2_zeroes_are_data(writer) && i < count; i++)
             status = qcow2_map_zero(writer, guest + i, err);
         guest += count;
     }

@@ -18,6 +18,9 @@ enum qcow2_preallocation {
     QCOW2_PREALLOCATION_FULL
 };
 
+/* What is used when no level is asked for: chosen on the files of an operating system, see docs/performance.md. */
+enum { QCOW2_ZLIB_LEVEL = 4, QCOW2_ZSTD_LEVEL = 3 };
+
 /* Strings belong to the option set and are NULL where the option was not given. */
 struct qcow2_create_options {
     uint32_t version;
@@ -162,6 +165,9 @@ int qcow2_segments_write(const struct qcow2_segments *segments, struct imgtk_sto
 
 bool qcow2_is_zero(const uint8_t *buf, size_t length);
 
+/* Whether zeroes must be stored as data: the user wants them, or version 2 has no other way to hide a backing file. */
+bool qcow2_zeroes_are_data(const struct qcow2_writer *writer);
+
 /* ---- Mapping guest clusters (write.c); within the turn ------------------------------- */
 
 /* Gives cluster `index` of the input a host cluster; bit n of `subclusters`: subcluster n is data (extended L2). */
@@ -176,8 +182,10 @@ uint32_t qcow2_subclusters(const struct qcow2_writer *writer, const struct qcow2
 
 int qcow2_write_compressed(struct qcow2_writer *writer, const struct imgtk_write *write, struct imgtk_error *err);
 
-/* ---- Preallocation (preallocate.c) ------------------------------------------------ */
+/* ---- Preallocation (linear.c) ------------------------------------------------ */
 
+/* Refuses a device that is too small before it is written to: all of the image is known by now. */
+int qcow2_preallocation_check(const struct qcow2_writer *writer, struct imgtk_error *err);
 /* Lays all guest clusters out side by side and reserves them as far as was asked. */
 int qcow2_preallocate(struct qcow2_writer *writer, const struct imgtk_create *args,
                       const struct qcow2_create_options *options, struct imgtk_error *err);

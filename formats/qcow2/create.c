@@ -1,0 +1,129 @@
+/* Beginning a new image: options, target, first tables. */
+#include <stdlib.h>
+
+#include "writer.h"
+
+static bool reads_zero(const struct imgtk_storage *storage)
+{
+    return (imgtk_storage_flags(storage) & IMGTK_STORAGE_READS_ZERO) != 0;
+}
+
+static int open_data_file(struct qcow2_writer *writer, const struct imgtk_create *args, const char *name,
+                          struct imgtk_error *err)
+{
+    writer->data = writer->file;
+    if (!name)
+        return 0;
+    writer->external = true;
+    int status = imgtk_reference_create(args->refs, name, &writer->data, err);
+    return status ? status : imgtk_storage_truncate(writer->data, writer->size, err);
+}
+
+/*
+ * Tables cannot go first when sizes are not known before all data have been
+ * seen, and a pipe takes nothing out of order: the image is made in a
+ * temporary file, whose bytes follow at the end.
+ */
+static int open_spool(struct qcow2_writer *writer, const struct imgtk_create *args, struct imgtk_error *err)
+{
+    if (!(args->flags & IMGTK_CREATE_STREAM))
+        return 0;
+    int status = imgtk_storage_spool(&writer->file, err);
+    if (status)
+        return status;
+    writer->pipe = args->file;
+    args->note(args->note_context, writer->codecs
+                                       ? "the compressed image is spooled to a temporary file, since its tables "
+                                         "come before its data and need the compressed sizes"
+                                       : "the image is spooled to a temporary file, since its tables come before its data");
+    return 0;
+}
+
+static int open_codecs(struct qcow2_writer *writer, const struct imgtk_create *args,
+                       const struct qcow2_create_options *options, struct imgtk_error *err)
+{
+    if (!(args->flags & IMGTK_CREATE_COMPRESS))
+        return 0;
+    bool zstd = options->compression_type == QCOW2_COMPRESSION_ZSTD;
+    unsigned level = options->compression_level;
+    if (level == 0)
+        level = zstd ? QCOW2_ZSTD_LEVEL : QCOW2_ZLIB_LEVEL;
+    return imgtk_codec_pool_new(zstd ? IMGTK_CODEC_ZSTD : IMGTK_CODEC_DEFLATE, level, &writer->codecs, err);
+}
+
+/* An image that was there before must not be taken for the one that is being written. */
+static int invalidate(struct qcow2_writer *writer, struct imgtk_error *err)
+{
+    if (reads_zero(writer->file))
+        return 0;
+    return imgtk_storage_zero(writer->file, 0, writer->geometry.cluster_size, 0, err);
+}
+
+static int begin_tables(struct qcow2_writer *writer, const struct imgtk_create *args,
+                        const struct qcow2_create_options *options, struct imgtk_error *err)
+{
+    int status = open_spool(writer, args, err);
+    if (!status)
+        status = open_data_file(writer, args, options->data_file, err);
+    if (status)
+        return status;
+    writer->reads_zero = reads_zero(writer->data);
+    bool preallocate = options->preallocation != QCOW2_PREALLOCATION_OFF;
+    status = preallocate ? qcow2_preallocation_check(writer, err) : 0;
+    if (!status)
+        status = invalidate(writer, err);
+    if (!status)
+        status = qcow2_clusters_init(&writer->clusters, writer->file, &writer->geometry, err);
+    if (!status)
+        status = qcow2_tables_init(writer, err);
+    if (!status && preallocate)
+        status = qcow2_preallocate(writer, args, options, err);
+    return status;
+}
+
+static void take_options(struct qcow2_writer *writer, const struct imgtk_create *args,
+                         const struct qcow2_create_options *options)
+{
+    writer->file = args->file;
+    writer->size = options->size;
+    writer->version = options->version;
+    writer->geometry = options->geometry;
+    writer->has_backing = options->backing_file != NULL;
+    /* Compressed zeroes take next to nothing; stored ones would take more than all the rest. */
+    writer->full = (args->flags & IMGTK_CREATE_FULL) && !(args->flags & IMGTK_CREATE_COMPRESS);
+}
+
+static int begin(struct qcow2_writer *writer, const struct imgtk_create *args,
+                 const struct qcow2_create_options *options, struct imgtk_error *err)
+{
+    take_options(writer, args, options);
+    int status = qcow2_header_build(options, &writer->header, &writer->header_length, err);
+    if (!status)
+        status = open_codecs(writer, args, options, err);
+    if (status)
+        return status;
+    if (qcow2_stream_in_order(args, options))
+        return qcow2_stream_begin(writer, args, err);
+    return begin_tables(writer, args, options, err);
+}
+
+int qcow2_create(struct imgtk_create *args, void **out, struct imgtk_error *err)
+{
+    struct qcow2_create_options options;
+    int status = qcow2_options_read(args, &options, err);
+    if (status)
+        return status;
+    struct qcow2_writer *writer = calloc(1, sizeof(*writer));
+    if (!writer)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    status = begin(writer, args, &options, err);
+    if (status) {
+        qcow2_writer_close(writer);
+        return status;
+    }
+    if (options.size != args->size)
+        args->note(args->note_context, "the size is rounded up to a multiple of 512 bytes");
+    args->unit = (uint32_t)options.geometry.cluster_size;
+    *out = writer;
+    return 0;
+}

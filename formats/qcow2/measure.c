@@ -1,0 +1,70 @@
+/* How large an image will be, before it is made. */
+#include <inttypes.h>
+
+#include "writer.h"
+
+struct qcow2_refcount_clusters qcow2_refcount_clusters(const struct qcow2_geometry *geometry, uint64_t clusters)
+{
+    uint64_t per_block = UINT64_C(1) << geometry->refcount_block_bits;
+    uint64_t per_table = geometry->cluster_size / sizeof(uint64_t);
+    struct qcow2_refcount_clusters counts = { 0, 0 };
+    for (;;) {
+        /* Blocks count themselves and the table too; the numbers only grow, and soon meet. */
+        uint64_t blocks = imgtk_div_round_up(clusters + counts.blocks + counts.table, per_block);
+        uint64_t table = imgtk_div_round_up(blocks, per_table);
+        if (blocks == counts.blocks && table == counts.table)
+            return counts;
+        counts.blocks = blocks;
+        counts.table = table;
+    }
+}
+
+/* Everything but guest data, with an L2 table for each part of the disk. */
+static uint64_t metadata_bytes(const struct qcow2_geometry *geometry, uint64_t size)
+{
+    uint64_t tables = qcow2_l1_entries(geometry, size);
+    uint64_t l1_clusters = qcow2_clusters(geometry, tables * sizeof(uint64_t));
+    uint64_t clusters = 1 + l1_clusters + tables;
+    struct qcow2_refcount_clusters counts =
+        qcow2_refcount_clusters(geometry, clusters + qcow2_clusters(geometry, size));
+    return (clusters + counts.blocks + counts.table) << geometry->cluster_bits;
+}
+
+/* Bytes of whole clusters that the plan fills. */
+static int planned_bytes(const struct imgtk_create *args, const struct qcow2_geometry *geometry, uint64_t *out,
+                         struct imgtk_error *err)
+{
+    *out = 0;
+    for (uint64_t offset = 0; args->plan && offset < args->size;) {
+        uint64_t start, length;
+        int status = imgtk_plan_next(args->plan, geometry->cluster_size, offset, &start, &length, err);
+        if (status)
+            return status;
+        if (length == 0)
+            break;
+        *out += qcow2_clusters(geometry, length) << geometry->cluster_bits;
+        offset = start + length;
+    }
+    return 0;
+}
+
+int qcow2_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err)
+{
+    struct qcow2_create_options options;
+    int status = qcow2_options_read(args, &options, err);
+    if (status)
+        return status;
+    uint64_t all = qcow2_clusters(&options.geometry, options.size) << options.geometry.cluster_bits;
+    uint64_t planned = all;
+    /* What a backing file shares is not known before it is compared; what is reserved is taken whole. */
+    if (options.preallocation < QCOW2_PREALLOCATION_FALLOC && !options.backing_file)
+        status = planned_bytes(args, &options.geometry, &planned, err);
+    if (status)
+        return status;
+    uint64_t metadata = metadata_bytes(&options.geometry, options.size);
+    args->unit = (uint32_t)options.geometry.cluster_size;
+    out->fully_allocated = metadata + all;
+    out->required = metadata + planned;
+    out->upper_bound = (args->flags & IMGTK_CREATE_COMPRESS) != 0;
+    return 0;
+}
