@@ -36,7 +36,7 @@ static uint32_t file_flags(void *handle)
     uint32_t flags = file->device ? IMGTK_STORAGE_FIXED_SIZE : IMGTK_STORAGE_HAS_EXTENTS;
     if (file->writable)
         flags |= IMGTK_STORAGE_WRITABLE;
-    if (file->new_file)
+    if (file->was_empty)
         flags |= IMGTK_STORAGE_READS_ZERO;
     return flags;
 }
@@ -233,6 +233,7 @@ static int learn_kind(struct file *file, struct imgtk_error *err)
     if (file->writable && (fcntl(file->fd, F_GETFL) & O_APPEND))
         return imgtk_fail(err, IMGTK_EINVAL, "it is open for appending, so it cannot be written in place");
     file->device = S_ISBLK(st.st_mode);
+    file->was_empty = S_ISREG(st.st_mode) && st.st_size == 0;
     if (file->device && ioctl(file->fd, BLKGETSIZE64, &file->device_size) < 0)
         return imgtk_fail_errno(err, errno, "cannot ask for the size of the device");
     return 0;

@@ -20,6 +20,7 @@ struct file {
     int fd;
     bool writable;
     bool device;              /* a block device */
+    bool was_empty;           /* when it was opened: what nobody wrote reads as zeroes */
     uint64_t device_size;
     struct file_new *new_file; /* NULL: it exists already */
     atomic_bool no_extents, no_punch, no_zero_range, no_zero_out; /* what the file system or the device has refused */

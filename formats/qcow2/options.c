@@ -144,7 +144,8 @@ static int read_size(const struct imgtk_create *args, struct qcow2_create_option
     const struct qcow2_geometry *geometry = &out->geometry;
     unsigned shift = geometry->cluster_bits + geometry->l2_bits;
     uint64_t max_entries = QCOW2_MAX_L1_BYTES / sizeof(uint64_t);
-    uint64_t max = max_entries > QCOW2_MAX_SIZE >> shift ? QCOW2_MAX_SIZE : max_entries << shift;
+    const uint64_t limit = QCOW2_MAX_SIZE;
+    uint64_t max = max_entries > limit >> shift ? limit : max_entries << shift;
     if (args->size > imgtk_round_down(max, QCOW2_COMPRESSED_SECTOR))
         return imgtk_fail(err, IMGTK_ELIMIT,
                           "The image size is too large for file format 'qcow2' (try using a larger cluster size): "

@@ -176,7 +176,9 @@ static const struct imgtk_driver driver = {
     .name = "qcow2",
     .description = "QEMU copy-on-write images, versions 2 and 3",
     .version = IMGTK_VERSION,
+    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_COMPRESS,
     .suffixes = suffixes,
+    .create_opts = qcow2_create_opts,
     .probe = qcow2_probe,
     .open = qcow2_open,
     .close = qcow2_close,
@@ -185,6 +187,13 @@ static const struct imgtk_driver driver = {
     .extent = qcow2_extent,
     .backing = qcow2_backing,
     .info = qcow2_info,
+    .create = qcow2_create,
+    .write = qcow2_write,
+    .zero = qcow2_zero,
+    .finish = qcow2_finish,
+    .writer_close = qcow2_writer_close,
+    .measure = qcow2_measure,
+    .place = qcow2_place,
 };
 
 const struct imgtk_driver *imgtk_driver_v1(void)

@@ -108,6 +108,12 @@ IMGTK_API int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t siz
 IMGTK_API int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err);
 
 /*
+ * An unnamed temporary file in TMPDIR (else /var/tmp), for what must be
+ * gathered before it can be passed on in order: gone when it is closed.
+ */
+IMGTK_API int imgtk_storage_spool(struct imgtk_storage **out, struct imgtk_error *err);
+
+/*
  * Reserves space for the range without changing what it reads as, and grows a
  * file to hold it. IMGTK_EUNSUPPORTED: the storage cannot reserve.
  */
