@@ -9,6 +9,7 @@
 #define ITEM_SIZE (1u << 20)
 #define ZERO_GRANULE 4096u
 #define EXISTING_GRANULE (64u << 10) /* on a target that has to be told of zeroes, shorter runs are cheaper written */
+#define REFLINK_UNIT 4096u           /* file systems share blocks of this size */
 #define REMOTE_WORKERS 16u
 #define MAX_WORKERS 64u
 
@@ -35,9 +36,11 @@ static unsigned choose_workers(const struct conversion *conversion)
 static enum copy_mode choose_copy(const struct conversion *conversion)
 {
     const struct imgtk_convert *job = conversion->job;
-    if (conversion->target.sequential || job->backing || job->salvaged || job->sparse_size > 0)
+    if (conversion->target.sequential || job->target.compress || job->backing || job->salvaged || job->sparse_size > 0)
         return COPY_NEVER;
-    return job->sparse_size == 0 ? COPY_KERNEL : COPY_REFLINK;
+    if (job->sparse_size == 0)
+        return COPY_KERNEL;
+    return conversion->target.shares_blocks && conversion->target.unit % REFLINK_UNIT == 0 ? COPY_REFLINK : COPY_NEVER;
 }
 
 static void choose_sizes(struct conversion *conversion)

@@ -63,6 +63,38 @@ static int open_file(struct target *target, const struct target_request *request
     return 0;
 }
 
+/* ---- Sharing blocks ------------------------------------------------------ */
+
+#define REFLINK_TRIAL (64u << 10)
+
+static bool can_share(struct imgtk_storage *from, struct imgtk_storage *to)
+{
+    struct imgtk_error ignored = IMGTK_ERROR_INIT;
+    uint64_t size = 0, copied = 0;
+    if (from->ops.fd(from->handle) < 0 || imgtk_storage_size(from, &size, &ignored) || size < REFLINK_TRIAL)
+        return false;
+    int status = imgtk_storage_copy(from, 0, to, 0, REFLINK_TRIAL, IMGTK_COPY_REFLINK_ONLY, &copied, &ignored);
+    return !status && copied > 0;
+}
+
+/*
+ * Tried before anything is written: a driver that has given away a place
+ * cannot take it back when the kernel then refuses, so what the file looks
+ * like would depend on which worker came first.
+ */
+static int try_sharing(struct target *target, const struct target_request *request, struct imgtk_error *err)
+{
+    bool is_new = !request->wish->existing && (imgtk_storage_flags(target->file) & IMGTK_STORAGE_READS_ZERO);
+    if (target->sequential || !is_new || request->source_count == 0)
+        return 0;
+    bool shares = true;
+    for (size_t i = 0; shares && i < request->source_count; i++)
+        for (size_t depth = 0; shares && depth < request->sources[i]->count; depth++)
+            shares = can_share(request->sources[i]->layers[depth].public.file, target->file);
+    target->shares_blocks = shares;
+    return imgtk_storage_truncate(target->file, 0, err);
+}
+
 /* ---- Laying out --------------------------------------------------------- */
 
 static int parse_options(struct target *target, struct imgtk_error *err)
@@ -134,6 +166,8 @@ int target_create(struct imgtk_context *context, const struct target_request *re
     status = references_new(context, request->wish->name, false, &out->references, err);
     if (!status)
         status = open_file(out, request, err);
+    if (!status)
+        status = try_sharing(out, request, err);
     if (!status)
         status = lay_out(out, request, err);
     return status ? imgtk_fail_prefix(err, "%s", request->wish->name) : 0;
