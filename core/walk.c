@@ -114,23 +114,23 @@ static int check_range(const struct imgtk_walk *walk, uint64_t offset, uint64_t 
                       (unsigned long long)offset, (unsigned long long)length, (unsigned long long)size);
 }
 
-/* Zeroes that no layer holds; those past the end of a short layer count as that layer's, as elsewhere. */
-static void nothing_there(struct imgtk_chain_extent *out, uint64_t length, size_t depth, bool beyond_layer)
+/* Zeroes that no layer holds. Those past the end of a short layer count as the layer's above it, as elsewhere. */
+static void nothing_there(struct imgtk_chain_extent *out, uint64_t length, size_t depth)
 {
     out->extent = (struct imgtk_extent){ .length = length, .kind = IMGTK_EXTENT_ZERO,
-                                         .flags = beyond_layer ? 0 : IMGTK_EXTENT_UNALLOCATED };
+                                         .flags = IMGTK_EXTENT_UNALLOCATED };
     out->depth = depth;
-    out->present = beyond_layer;
+    out->present = false;
 }
 
-/* Space that the bottom layer keeps for a range that it says nothing about. */
-static void keep_reserved(struct imgtk_chain_extent *out, const struct imgtk_extent *bottom)
+/* Space that the last layer asked keeps for a range that it says nothing about. */
+static void keep_reserved(struct imgtk_chain_extent *out, const struct imgtk_extent *reserved)
 {
-    if (!(bottom->flags & IMGTK_EXTENT_PLAIN))
+    if (!(reserved->flags & IMGTK_EXTENT_PLAIN))
         return;
     out->extent.flags |= IMGTK_EXTENT_PLAIN;
-    out->extent.file = bottom->file;
-    out->extent.host_offset = bottom->host_offset;
+    out->extent.file = reserved->file;
+    out->extent.host_offset = reserved->host_offset;
 }
 
 int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t length, struct imgtk_chain_extent *out,
@@ -141,12 +141,9 @@ int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t length, s
         return status;
     struct imgtk_extent reserved = { 0 };
     out->start = offset;
-    for (size_t depth = 0; depth < walk->image->count; depth++) {
+    size_t depth = 0;
+    for (; depth < walk->image->count && offset < walk->image->layers[depth].public.size; depth++) {
         struct imgtk_extent extent;
-        if (offset >= walk->image->layers[depth].public.size) {
-            nothing_there(out, length, depth, true);
-            return 0;
-        }
         status = ask_layer(walk, depth, offset, length, &extent, err);
         if (status)
             return status;
@@ -162,7 +159,7 @@ int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t length, s
         out->present = !(extent.flags & IMGTK_EXTENT_UNALLOCATED);
         return status;
     }
-    nothing_there(out, length, walk->image->count - 1, false);
+    nothing_there(out, length, depth - 1);
     keep_reserved(out, &reserved);
     return 0;
 }
