@@ -1,7 +1,9 @@
 /* Files, and the storages that need no file: memory, null, pipes. */
 #include <errno.h>
+#include <linux/loop.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 
@@ -594,6 +596,110 @@ static void threads_grow_a_file_together(void **state)
     imgtk_storage_close(storage);
 }
 
+/* ---- Without O_TMPFILE --------------------------------------------------------------- */
+
+/* In a folder without /proc a file without a name could never be given one. */
+static int create_by_hidden_name(void)
+{
+    struct imgtk_storage *storage;
+    if (chroot(scratch.root) < 0 || chdir("/") < 0 || imgtk_storage_create(&context, "d/new", &storage, NULL))
+        return 1;
+    memcpy(scratch.root, ".", 2);
+    int while_open = scratch_entries(&scratch, "d");
+    imgtk_storage_close(storage);
+    int abandoned = scratch_entries(&scratch, "d");
+    if (imgtk_storage_create(&context, "d/new", &storage, NULL) || imgtk_storage_pwrite(storage, "new", 3, 0, NULL) ||
+        imgtk_storage_commit(storage, true, NULL))
+        return 2;
+    imgtk_storage_close(storage);
+    return while_open == 1 && abandoned == 0 && scratch_entries(&scratch, "d") == 1 ? 0 : 3;
+}
+
+static void works_by_hidden_names_too(void **state)
+{
+    (void)state;
+    if (geteuid() != 0) {
+        print_message("skipped: only root can change its root folder\n");
+        skip();
+    }
+    scratch_folder(&scratch, "d");
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(create_by_hidden_name());
+    int result;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFEXITED(result));
+    assert_int_equal(WEXITSTATUS(result), 0);
+    assert_string_equal(scratch_read(&scratch, "d/new"), "new");
+}
+
+/* ---- Block devices --------------------------------------------------------------------- */
+
+enum { DEVICE_SIZE = 1 << 20 };
+
+/* A loop device over a file of 'x', which goes away when it is closed; -1: not here. */
+static int make_device(char path[64])
+{
+    int file = open(scratch_path(&scratch, "disk"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    char buf[4096];
+    memset(buf, 'x', sizeof(buf));
+    for (off_t at = 0; at < DEVICE_SIZE; at += (off_t)sizeof(buf))
+        assert_int_equal(pwrite(file, buf, sizeof(buf), at), sizeof(buf));
+    int device = -1;
+    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+    for (int i = 0; i < 20 && control >= 0 && device < 0; i++) { /* another program may be quicker */
+        struct loop_config config = { .fd = (unsigned)file, .info.lo_flags = LO_FLAGS_AUTOCLEAR };
+        snprintf(path, 64, "/dev/loop%d", ioctl(control, LOOP_CTL_GET_FREE));
+        device = open(path, O_RDWR | O_CLOEXEC);
+        if (device >= 0 && ioctl(device, LOOP_CONFIGURE, &config) < 0) {
+            close(device);
+            device = -1;
+        }
+    }
+    if (control >= 0)
+        close(control);
+    close(file);
+    return device;
+}
+
+static void writes_a_block_device(void **state)
+{
+    (void)state;
+    char path[64];
+    int device = make_device(path);
+    if (device < 0) {
+        print_message("skipped: cannot make a loop device: %s\n", strerror(errno));
+        skip();
+    }
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    struct imgtk_storage *storage = open_storage(path, IMGTK_STORAGE_WRITABLE);
+    assert_int_equal(imgtk_storage_flags(storage), IMGTK_STORAGE_WRITABLE | IMGTK_STORAGE_FIXED_SIZE);
+    assert_int_equal(size_of(storage), DEVICE_SIZE);
+    expect_range(storage, 0, DEVICE_SIZE, IMGTK_RANGE_DATA, DEVICE_SIZE);
+    for (uint32_t flags = 0; flags <= IMGTK_ZERO_ALLOCATE; flags++) {
+        uint64_t at = flags ? 512 * 1024 : 0;
+        assert_int_equal(imgtk_storage_zero(storage, at + 100, 100000, flags, NULL), 0);
+        expect_bytes(storage, at + 99, "x");
+        expect_zeroes(storage, at + 100, 100000);
+        expect_bytes(storage, at + 100100, "xx");
+        assert_int_equal(imgtk_storage_zero(storage, at + 200000, 10, flags, NULL), 0);
+        expect_bytes(storage, at + 199999, "x");
+        expect_zeroes(storage, at + 200000, 10);
+        expect_bytes(storage, at + 200010, "x");
+    }
+    put(storage, "end", DEVICE_SIZE - 3);
+    assert_int_equal(imgtk_storage_pwrite(storage, "beyond", 6, DEVICE_SIZE - 3, &err), IMGTK_ENOSPACE);
+    assert_int_equal(imgtk_storage_zero(storage, DEVICE_SIZE - 3, 4, 0, &err), IMGTK_ENOSPACE);
+    assert_int_equal(imgtk_storage_truncate(storage, DEVICE_SIZE + 1, &err), IMGTK_ENOSPACE);
+    assert_int_equal(imgtk_storage_truncate(storage, 1, &err), IMGTK_EUNSUPPORTED);
+    assert_int_equal(imgtk_storage_allocate(storage, 0, 1, &err), IMGTK_EUNSUPPORTED);
+    assert_int_equal(imgtk_storage_commit(storage, true, NULL), 0);
+    imgtk_storage_close(storage);
+    expect_not_created(path, IMGTK_EINVAL, "-n");
+    close(device);
+}
+
 /* ---- Copies by the kernel --------------------------------------------------------------- */
 
 static void copies_what_the_kernel_can(void **state)
@@ -841,6 +947,8 @@ int main(void)
         WITH_SCRATCH(zeroes_read_as_zeroes),
         WITH_SCRATCH(zeroing_frees_space_or_takes_it),
         WITH_SCRATCH(threads_grow_a_file_together),
+        WITH_SCRATCH(works_by_hidden_names_too),
+        WITH_SCRATCH(writes_a_block_device),
         WITH_SCRATCH(copies_what_the_kernel_can),
         WITH_SCRATCH(memory_grows_and_shrinks),
         WITH_SCRATCH(null_is_all_zeroes),
