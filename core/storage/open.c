@@ -110,6 +110,10 @@ static int open_stdio(uint32_t flags, struct imgtk_storage **out, struct imgtk_e
     int fd = fcntl(writable ? STDOUT_FILENO : STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return imgtk_fail_errno(err, errno, "Could not open %s", what);
+    if (writable && isatty(fd)) {
+        close(fd);
+        return imgtk_fail(err, IMGTK_EINVAL, "an image is not written to a terminal: redirect standard output");
+    }
     /* Whoever redirected stdin may have read a part of the file: then it goes on from there, as a pipe does. */
     if (writable || lseek(fd, 0, SEEK_CUR) > 0)
         return pipe_from_fd(fd, "-", flags, out, err);

@@ -1,24 +1,16 @@
-/*
- * What can only be read or written once, in order: pipes, sockets, terminals,
- * character devices. The beginning is kept, so that a format can be probed and
- * its header read again; going forward skips, or fills with zeroes.
- */
+/* What can only be read or written once, in order: pipes, sockets, terminals, character devices. See sequence.c. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "imgtk/bytes.h"
 #include "storage/storage.h"
 
 enum {
-    HEAD_SIZE = 64 << 10,
     PIPE_BUFFER = 1 << 20, /* what Linux allows anyone; fewer switches between the two processes */
     FIFO_WAIT_MS = 5000,   /* for the other end of a FIFO to be opened */
     FIFO_POLL_MS = 10
@@ -27,11 +19,8 @@ enum {
 struct pipe {
     int fd;
     bool writable;
-    pthread_mutex_t lock; /* of what follows, held while reading or writing: the order is all there is; a leaf */
-    uint64_t position;    /* bytes taken from or put into fd */
-    bool ended;
-    size_t head_length;
-    unsigned char head[HEAD_SIZE];
+    bool has_early; /* read while waiting for the writer of a FIFO */
+    unsigned char early;
 };
 
 static int pipe_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
@@ -45,7 +34,6 @@ static void pipe_close(void *handle)
 {
     struct pipe *pipe = handle;
     close(pipe->fd);
-    pthread_mutex_destroy(&pipe->lock);
     free(pipe);
 }
 
@@ -72,137 +60,42 @@ static bool wait_and_retry(int fd, short events)
     return errno == EINTR;
 }
 
-/* ---- Reading ------------------------------------------------------------------------ */
-
-/* Fills buf unless the input ends before. */
-static int take_bytes(struct pipe *pipe, void *buf, size_t length, size_t *done, struct imgtk_error *err)
-{
-    *done = 0;
-    while (*done < length && !pipe->ended) {
-        ssize_t count = read(pipe->fd, (char *)buf + *done, length - *done);
-        if (count < 0 && wait_and_retry(pipe->fd, POLLIN))
-            continue;
-        if (count < 0)
-            return imgtk_fail_errno(err, errno, "cannot read at offset %" PRIu64, pipe->position);
-        pipe->ended = count == 0;
-        *done += (size_t)count;
-        pipe->position += (uint64_t)count;
-    }
-    return 0;
-}
-
-static int fill_head(struct pipe *pipe, uint64_t end, struct imgtk_error *err)
-{
-    size_t want = (size_t)imgtk_min_u64(end, HEAD_SIZE);
-    if (want <= pipe->head_length)
-        return 0;
-    size_t done;
-    int status = take_bytes(pipe, pipe->head + pipe->head_length, want - pipe->head_length, &done, err);
-    pipe->head_length += done;
-    return status;
-}
-
-static int skip_to(struct pipe *pipe, uint64_t offset, struct imgtk_error *err)
-{
-    unsigned char dropped[16 << 10];
-    while (pipe->position < offset && !pipe->ended) {
-        size_t done;
-        size_t piece = (size_t)imgtk_min_u64(sizeof(dropped), offset - pipe->position);
-        int status = take_bytes(pipe, dropped, piece, &done, err);
-        if (status)
-            return status;
-    }
-    return 0;
-}
-
-static int read_in_order(struct pipe *pipe, unsigned char *buf, size_t length, uint64_t offset, size_t *done,
-                         struct imgtk_error *err)
-{
-    int status = fill_head(pipe, offset + length, err);
-    if (status)
-        return status;
-    if (offset < pipe->head_length) {
-        *done = (size_t)imgtk_min_u64(length, pipe->head_length - offset);
-        memcpy(buf, pipe->head + offset, *done);
-    }
-    if (*done == length || pipe->ended)
-        return 0;
-    if (offset + *done < pipe->position)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "a pipe is read once, in order: offset %" PRIu64 " is wanted after %"
-                          PRIu64, offset + *done, pipe->position);
-    status = skip_to(pipe, offset + *done, err);
-    size_t more = 0;
-    if (status == 0)
-        status = take_bytes(pipe, buf + *done, length - *done, &more, err);
-    *done += more;
-    return status;
-}
-
 static int pipe_pread(void *handle, void *buf, size_t length, uint64_t offset, size_t *done, struct imgtk_error *err)
 {
     struct pipe *pipe = handle;
     *done = 0;
-    pthread_mutex_lock(&pipe->lock);
-    int status = read_in_order(pipe, buf, length, offset, done, err);
-    pthread_mutex_unlock(&pipe->lock);
-    return status;
-}
-
-/* ---- Writing -------------------------------------------------------------------------- */
-
-/* With the lock held. */
-static int put_bytes(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
-{
-    struct pipe *pipe = handle;
-    (void)offset;
-    while (length > 0) {
-        ssize_t count = write(pipe->fd, buf, length);
-        if (count < 0 && wait_and_retry(pipe->fd, POLLOUT))
+    if (pipe->has_early && length > 0) {
+        *(unsigned char *)buf = pipe->early;
+        pipe->has_early = false;
+        *done = 1;
+    }
+    while (*done < length) {
+        ssize_t count = read(pipe->fd, (char *)buf + *done, length - *done);
+        if (count < 0 && wait_and_retry(pipe->fd, POLLIN))
             continue;
         if (count < 0)
-            return imgtk_fail_errno(err, errno, "cannot write at offset %" PRIu64, pipe->position);
-        buf = (const char *)buf + count;
-        length -= (size_t)count;
-        pipe->position += (uint64_t)count;
+            return imgtk_fail_errno(err, errno, "cannot read at offset %" PRIu64, offset + *done);
+        if (count == 0)
+            break;
+        *done += (size_t)count;
     }
     return 0;
-}
-
-/* What is left out reads as zeroes in a new file, and so it does here. */
-static int advance_to(struct pipe *pipe, uint64_t offset, struct imgtk_error *err)
-{
-    if (offset < pipe->position)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "a pipe is written once, in order: offset %" PRIu64
-                          " comes after %" PRIu64, offset, pipe->position);
-    return storage_write_zeroes(put_bytes, pipe, pipe->position, offset - pipe->position, err);
 }
 
 static int pipe_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
 {
     struct pipe *pipe = handle;
-    pthread_mutex_lock(&pipe->lock);
-    int status = advance_to(pipe, offset, err);
-    if (status == 0)
-        status = put_bytes(pipe, buf, length, offset, err);
-    pthread_mutex_unlock(&pipe->lock);
-    return status;
-}
-
-static int pipe_zero(void *handle, uint64_t offset, uint64_t length, uint32_t flags, struct imgtk_error *err)
-{
-    struct pipe *pipe = handle;
-    (void)flags;
-    pthread_mutex_lock(&pipe->lock);
-    int status = advance_to(pipe, offset, err);
-    if (status == 0)
-        status = advance_to(pipe, offset + length, err);
-    pthread_mutex_unlock(&pipe->lock);
-    return status;
-}
-
-static int pipe_truncate(void *handle, uint64_t size, struct imgtk_error *err)
-{
-    return pipe_zero(handle, size, 0, 0, err);
+    while (length > 0) {
+        ssize_t count = write(pipe->fd, buf, length);
+        if (count < 0 && wait_and_retry(pipe->fd, POLLOUT))
+            continue;
+        if (count < 0)
+            return imgtk_fail_errno(err, errno, "cannot write at offset %" PRIu64, offset);
+        buf = (const char *)buf + count;
+        offset += (uint64_t)count;
+        length -= (size_t)count;
+    }
+    return 0;
 }
 
 /* A pipe has nothing to flush and says so by EINVAL; a file behind stdout has. */
@@ -229,8 +122,6 @@ static const struct imgtk_storage_ops pipe_ops = {
     .pread = pipe_pread,
     .flags = pipe_flags,
     .pwrite = pipe_pwrite,
-    .zero = pipe_zero,
-    .truncate = pipe_truncate,
     .flush = pipe_flush,
 };
 
@@ -246,7 +137,6 @@ static struct pipe *new_pipe(int fd, uint32_t flags, struct imgtk_error *err)
     }
     pipe->fd = fd;
     pipe->writable = flags & IMGTK_STORAGE_WRITABLE;
-    pthread_mutex_init(&pipe->lock, NULL);
     (void)fcntl(fd, F_SETPIPE_SZ, PIPE_BUFFER); /* where it is a pipe and the user's share allows it */
     return pipe;
 }
@@ -285,14 +175,10 @@ static int open_when_read(const char *path)
 static bool wait_for_writer(struct pipe *pipe)
 {
     for (int waited = 0; waited < FIFO_WAIT_MS; waited += FIFO_POLL_MS) {
-        ssize_t count = read(pipe->fd, pipe->head, HEAD_SIZE);
-        if (count > 0) {
-            pipe->head_length = (size_t)count;
-            pipe->position = (uint64_t)count;
-            return true;
-        }
+        ssize_t count = read(pipe->fd, &pipe->early, 1);
+        pipe->has_early = count > 0;
         struct pollfd state = { .fd = pipe->fd, .events = POLLIN };
-        if (count < 0 || (poll(&state, 1, 0) > 0 && (state.revents & POLLHUP)))
+        if (count != 0 || (poll(&state, 1, 0) > 0 && (state.revents & POLLHUP)))
             return true;
         sleep_briefly();
     }

@@ -6,6 +6,7 @@
 
 #include "imgtk/bytes.h"
 #include "imgtk/image.h"
+#include "storage/sequence.h"
 
 enum { ZERO_CHUNK = 1 << 20 };
 
@@ -117,6 +118,11 @@ int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *
     storage->handle = handle;
     storage->name = copy;
     storage->flags = storage->ops.flags(handle);
+    storage->sequence = storage->flags & IMGTK_STORAGE_SEQUENTIAL ? sequence_new() : NULL;
+    if ((storage->flags & IMGTK_STORAGE_SEQUENTIAL) && !storage->sequence) {
+        imgtk_storage_close(storage);
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    }
     *out = storage;
     return 0;
 }
@@ -125,9 +131,10 @@ void imgtk_storage_close(struct imgtk_storage *storage)
 {
     if (!storage)
         return;
-    if (!storage->committed)
+    if ((storage->flags & IMGTK_STORAGE_WRITABLE) && !storage->committed)
         storage->ops.abandon(storage->handle);
     storage->ops.close(storage->handle);
+    sequence_free(storage->sequence);
     free(storage->name);
     free(storage);
 }
@@ -183,6 +190,8 @@ int imgtk_storage_pread_some(struct imgtk_storage *storage, void *buf, size_t le
     if (length == 0 || offset >= INT64_MAX)
         return 0;
     length = (size_t)imgtk_min_u64(length, INT64_MAX - offset);
+    if (storage->sequence)
+        return sequence_read(storage, buf, length, offset, done, err);
     int status = storage->ops.pread(storage->handle, buf, length, offset, done, err);
     if (status == 0 && *done > length)
         return imgtk_fail(err, IMGTK_EIO, "storage answered %zu bytes to a read of %zu", *done, length);
@@ -250,6 +259,8 @@ int imgtk_storage_pwrite(struct imgtk_storage *storage, const void *buf, size_t 
     int status = check_writable(storage, offset, length, err);
     if (status || length == 0)
         return status;
+    if (storage->sequence)
+        return sequence_write(storage, buf, length, offset, err);
     return storage->ops.pwrite(storage->handle, buf, length, offset, err);
 }
 
@@ -279,6 +290,8 @@ int imgtk_storage_zero(struct imgtk_storage *storage, uint64_t offset, uint64_t 
     int status = check_writable(storage, offset, length, err);
     if (status || length == 0)
         return status;
+    if (storage->sequence)
+        return sequence_zero(storage, offset, length, err);
     if (!storage->ops.zero)
         return storage_write_zeroes(storage->ops.pwrite, storage->handle, offset, length, err);
     return storage->ops.zero(storage->handle, offset, length, flags, err);
@@ -289,6 +302,8 @@ int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t size, struct 
     int status = check_writable(storage, 0, size, err);
     if (status)
         return status;
+    if (storage->sequence)
+        return sequence_zero(storage, size, 0, err); /* up to its size; what was written cannot be taken back */
     return storage->ops.truncate(storage->handle, size, err);
 }
 

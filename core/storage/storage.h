@@ -7,6 +7,7 @@
 #include "imgtk/storage.h"
 
 struct imgtk_context;
+struct sequence;
 
 struct imgtk_storage {
     struct imgtk_storage_ops ops; /* every op is callable but zero, commit and allocated, which storage.c stands in for */
@@ -14,6 +15,7 @@ struct imgtk_storage {
     char *name;
     uint32_t flags;
     bool committed;
+    struct sequence *sequence; /* of a sequential storage, else NULL */
     /* The sources that the kernel last refused to share blocks with, or to copy from; compared, never followed. */
     _Atomic(const struct imgtk_storage *) no_reflink_from;
     _Atomic(const struct imgtk_storage *) no_copy_from;

@@ -24,7 +24,9 @@ struct imgtk_storage; /* one open resource */
 /* What a storage can do, as imgtk_storage_flags() tells. */
 enum {
     IMGTK_STORAGE_WRITABLE = 1u << 0,
-    IMGTK_STORAGE_SEQUENTIAL = 1u << 1,   /* a pipe: read or written once, in order, no known size */
+    /* A pipe: read or written once, in order, no known size. Its first 64 KiB may be read again, reading further on
+       skips, and what a writer leaves out (truncate() included) is written as zeroes. */
+    IMGTK_STORAGE_SEQUENTIAL = 1u << 1,
     IMGTK_STORAGE_READS_ZERO = 1u << 2,   /* bytes not written since it was opened read as zero (a new file) */
     IMGTK_STORAGE_FIXED_SIZE = 1u << 3,   /* a device or export: cannot grow or shrink */
     IMGTK_STORAGE_HAS_EXTENTS = 1u << 4,  /* extent() tells holes */
@@ -74,7 +76,7 @@ struct imgtk_storage_ops {
     int (*flush)(void *handle, struct imgtk_error *err);                   /* nothing to do */
     int (*fd)(void *handle);                                               /* -1: the kernel cannot copy from or to it */
     int (*commit)(void *handle, bool sync, struct imgtk_error *err);       /* flush when sync */
-    void (*abandon)(void *handle);                                         /* nothing to undo */
+    void (*abandon)(void *handle); /* before close without commit of what was writable; nothing to undo */
     int (*allocate)(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err); /* IMGTK_EUNSUPPORTED */
     int (*allocated)(void *handle, uint64_t *out, struct imgtk_error *err);                   /* the size */
     /* --- end of storage ABI 1.0 --- */
