@@ -1,13 +1,17 @@
 #include "module_file.h"
 
 #include <dlfcn.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <link.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "imgtk/bytes.h"
 #include "registry.h"
 #include "storage/storage.h"
 
@@ -29,18 +33,44 @@ int module_path_trusted(const char *path, bool folder, struct imgtk_error *err)
     return 0;
 }
 
-/* dlopen runs a library's constructors, so what is plainly no library is turned away before. */
+/* The parts of a library that dlopen maps; beyond the end of a file that was cut short, touching them is a SIGBUS. */
+static int check_segments(int fd, const ElfW(Ehdr) *header, uint64_t size, struct imgtk_error *err)
+{
+    for (unsigned i = 0; i < header->e_phnum; i++) {
+        ElfW(Phdr) segment;
+        uint64_t at = header->e_phoff + (uint64_t)i * sizeof(segment);
+        if (!imgtk_range_fits(at, sizeof(segment), size) ||
+            pread(fd, &segment, sizeof(segment), (off_t)at) != (ssize_t)sizeof(segment))
+            return imgtk_fail(err, IMGTK_EINVAL, "not a whole library: it ends at byte %" PRIu64, size);
+        if (segment.p_type == PT_LOAD && !imgtk_range_fits(segment.p_offset, segment.p_filesz, size))
+            return imgtk_fail(err, IMGTK_EINVAL, "not a whole library: it ends at byte %" PRIu64, size);
+    }
+    return 0;
+}
+
+static int check_elf(int fd, struct imgtk_error *err)
+{
+    ElfW(Ehdr) header = { 0 };
+    struct stat st;
+    ssize_t got = pread(fd, &header, sizeof(header), 0);
+    if (got < SELFMAG || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
+        return imgtk_fail(err, IMGTK_EINVAL, "not a module: no ELF library");
+    if (got != (ssize_t)sizeof(header) || fstat(fd, &st) != 0)
+        return imgtk_fail(err, IMGTK_EINVAL, "not a whole library: it ends at byte %zd", got);
+    if (header.e_phentsize != sizeof(ElfW(Phdr)))
+        return 0; /* another machine's: dlopen says so */
+    return check_segments(fd, &header, (uint64_t)st.st_size, err);
+}
+
+/* dlopen maps a file and runs its constructors, so what is plainly no whole library is turned away before. */
 static int require_elf(const char *path, struct imgtk_error *err)
 {
-    char magic[4] = { 0 };
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return imgtk_fail_errno(err, errno, "cannot be opened");
-    ssize_t got = pread(fd, magic, sizeof(magic), 0);
+    int status = check_elf(fd, err);
     close(fd);
-    if (got != (ssize_t)sizeof(magic) || memcmp(magic, "\177ELF", 4) != 0)
-        return imgtk_fail(err, IMGTK_EINVAL, "not a module: no ELF library");
-    return 0;
+    return status;
 }
 
 /* The other majors that a module could have been built for, so that the message can say so. */

@@ -1,0 +1,43 @@
+"""What the library and the modules export, and whether the public headers stand alone."""
+import re
+
+import pytest
+
+from imgtk_test import BUILD, MODULES, ROOT, execute, tool
+
+HEADERS = sorted((ROOT / "core/include/imgtk").glob("*.h"))
+MODULE_SYMBOLS = {"imgtk_driver_v1", "imgtk_storage_v1"}
+
+
+def exported(path):
+    """The names that a library exports, without the names of symbol versions."""
+    lines = execute([tool("nm"), "-D", "--defined-only", path]).out.splitlines()
+    return {words[2].split("@")[0] for words in map(str.split, lines) if words[1] != "A"}
+
+
+def declared():
+    """The functions that the public headers promise."""
+    text = "".join(re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S) for path in HEADERS)
+    return set(re.findall(r"^IMGTK_API\b[^;{]*?\b(imgtk_\w+)\(", text, flags=re.M)) - MODULE_SYMBOLS
+
+
+def test_library_exports_what_the_headers_declare():
+    found = exported(BUILD / "lib/libimgtk.so")
+    assert len(declared()) > 40
+    assert sorted(found - declared()) == [], "exported, but in no public header"
+    assert sorted(declared() - found) == [], "in a public header, but not exported"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.glob("*.so")), ids=lambda path: path.stem)
+def test_module_exports_one_symbol(module):
+    # The sanitizers' own begin with two underscores.
+    found = {name for name in exported(module) if not name.startswith("__")}
+    assert len(found) == 1 and found < MODULE_SYMBOLS, found
+
+
+@pytest.mark.parametrize("compiler", [["cc", "-std=c11", "-xc"], ["c++", "-std=c++11", "-xc++"]],
+                         ids=["c11", "c++11"])
+@pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.name)
+def test_header_compiles_alone(header, compiler):
+    execute([tool(compiler[0]), *compiler[1:], "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
+             "-I", ROOT / "core/include", "-include", header, "/dev/null"])
