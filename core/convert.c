@@ -37,10 +37,10 @@ static enum copy_mode choose_copy(const struct conversion *conversion)
 {
     const struct imgtk_convert *job = conversion->job;
     if (conversion->target.sequential || job->target.compress || job->backing || job->salvaged || job->sparse_size > 0)
-        return COPY_NEVER;
-    if (job->sparse_size == 0)
-        return COPY_KERNEL;
-    return conversion->target.shares_blocks && conversion->target.unit % REFLINK_UNIT == 0 ? COPY_REFLINK : COPY_NEVER;
+        return COPY_BY_HAND;
+    bool fixed_places = (conversion->target.driver->flags & IMGTK_DRIVER_FIXED_PLACES) != 0;
+    bool shares = conversion->target.shares_blocks && conversion->target.unit % REFLINK_UNIT == 0;
+    return fixed_places || shares ? COPY_KERNEL : COPY_BY_HAND;
 }
 
 static void choose_sizes(struct conversion *conversion)

@@ -12,9 +12,8 @@
 
 /* How data that lie plainly in a host file reach a target that has a place for them. */
 enum copy_mode {
-    COPY_NEVER,   /* read, search for zeroes, write */
-    COPY_REFLINK, /* share blocks where the file system can, else as NEVER */
-    COPY_KERNEL   /* share blocks or let the kernel copy */
+    COPY_BY_HAND, /* read, search for zeroes, write */
+    COPY_KERNEL   /* share blocks where the file system can, else let the kernel copy */
 };
 
 enum item_kind { ITEM_DATA, ITEM_COPY, ITEM_ZERO };

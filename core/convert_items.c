@@ -16,7 +16,7 @@ static uint64_t whole_units(const struct conversion *conversion, uint64_t offset
 
 static bool can_copy(const struct conversion *conversion, const struct plan_stretch *stretch)
 {
-    return conversion->copy != COPY_NEVER && stretch->kind == PLAN_DATA && stretch->length >= COPY_MIN &&
+    return conversion->copy != COPY_BY_HAND && stretch->kind == PLAN_DATA && stretch->length >= COPY_MIN &&
            stretch->extent.kind == IMGTK_EXTENT_DATA && (stretch->extent.flags & IMGTK_EXTENT_PLAIN);
 }
 

@@ -149,9 +149,9 @@ static int copy_by_hand(struct worker *worker, struct imgtk_storage *from, uint6
 static void stop_copying(struct conversion *conversion)
 {
     pthread_mutex_lock(&conversion->lock);
-    if (conversion->copy != COPY_NEVER)
-        context_note(conversion->context, "copy: by read and write, the kernel cannot share these blocks");
-    conversion->copy = COPY_NEVER;
+    if (conversion->copy != COPY_BY_HAND)
+        context_note(conversion->context, "copy: by read and write, since the kernel cannot copy between these two");
+    conversion->copy = COPY_BY_HAND;
     pthread_mutex_unlock(&conversion->lock);
 }
 
@@ -176,14 +176,13 @@ static int do_copy(struct worker *worker, const struct item *item, struct imgtk_
     struct imgtk_write write = { .length = (size_t)item->length, .offset = item->offset, .turn = turn };
     struct imgtk_storage *to = NULL;
     uint64_t to_offset = 0, done = 0;
-    uint32_t flags = conversion->job->sparse_size == 0 ? 0 : IMGTK_COPY_REFLINK_ONLY;
     int status = conversion->target.driver->place(conversion->target.writer, &write, &to, &to_offset, err);
     if (status == IMGTK_EUNSUPPORTED)
         return write_instead(worker, item, turn, err);
     while (!status && done < item->length) {
         uint64_t copied = 0;
         status = imgtk_storage_copy(item->from, item->from_offset + done, to, to_offset + done, item->length - done,
-                                    flags, &copied, err);
+                                    0, &copied, err);
         done += copied;
         if (copied == 0)
             break;

@@ -85,7 +85,8 @@ static bool can_share(struct imgtk_storage *from, struct imgtk_storage *to)
 static int try_sharing(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     bool is_new = !request->wish->existing && (imgtk_storage_flags(target->file) & IMGTK_STORAGE_READS_ZERO);
-    if (target->sequential || !is_new || request->source_count == 0)
+    if (target->sequential || !is_new || request->source_count == 0 ||
+        (target->driver->flags & IMGTK_DRIVER_FIXED_PLACES))
         return 0;
     bool shares = true;
     for (size_t i = 0; shares && i < request->source_count; i++)

@@ -54,7 +54,9 @@ static int copy_range(struct imgtk_storage *from, uint64_t from_offset, struct i
         off64_t in = (off64_t)(from_offset + *done);
         off64_t out = (off64_t)(to_offset + *done);
         size_t piece = (size_t)imgtk_min_u64(length - *done, 1u << 30);
+        storage_begin_write(to);
         ssize_t count = copy_file_range(from_fd, &in, to_fd, &out, piece, 0);
+        storage_end_write(to);
         if (count < 0 && errno == EINTR)
             continue;
         if (count < 0 && is_real_failure(errno))

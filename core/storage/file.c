@@ -33,7 +33,7 @@ static void file_close(void *handle)
 static uint32_t file_flags(void *handle)
 {
     const struct file *file = handle;
-    uint32_t flags = file->device ? IMGTK_STORAGE_FIXED_SIZE : IMGTK_STORAGE_HAS_EXTENTS;
+    uint32_t flags = file->device ? IMGTK_STORAGE_FIXED_SIZE : IMGTK_STORAGE_HAS_EXTENTS | IMGTK_STORAGE_ONE_WRITER;
     if (file->writable)
         flags |= IMGTK_STORAGE_WRITABLE;
     if (file->was_empty)

@@ -115,6 +115,7 @@ int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *
         ops->close(handle);
         return status;
     }
+    pthread_mutex_init(&storage->writer, NULL);
     storage->handle = handle;
     storage->name = copy;
     storage->flags = storage->ops.flags(handle);
@@ -135,6 +136,7 @@ void imgtk_storage_close(struct imgtk_storage *storage)
         storage->ops.abandon(storage->handle);
     storage->ops.close(storage->handle);
     sequence_free(storage->sequence);
+    pthread_mutex_destroy(&storage->writer);
     free(storage->name);
     free(storage);
 }
@@ -253,6 +255,18 @@ static int check_writable(const struct imgtk_storage *storage, uint64_t offset, 
     return check_range(offset, length, err);
 }
 
+void storage_begin_write(struct imgtk_storage *storage)
+{
+    if (storage->flags & IMGTK_STORAGE_ONE_WRITER)
+        pthread_mutex_lock(&storage->writer);
+}
+
+void storage_end_write(struct imgtk_storage *storage)
+{
+    if (storage->flags & IMGTK_STORAGE_ONE_WRITER)
+        pthread_mutex_unlock(&storage->writer);
+}
+
 int imgtk_storage_pwrite(struct imgtk_storage *storage, const void *buf, size_t length, uint64_t offset,
                          struct imgtk_error *err)
 {
@@ -261,7 +275,10 @@ int imgtk_storage_pwrite(struct imgtk_storage *storage, const void *buf, size_t 
         return status;
     if (storage->sequence)
         return sequence_write(storage, buf, length, offset, err);
-    return storage->ops.pwrite(storage->handle, buf, length, offset, err);
+    storage_begin_write(storage);
+    status = storage->ops.pwrite(storage->handle, buf, length, offset, err);
+    storage_end_write(storage);
+    return status;
 }
 
 int storage_write_zeroes(storage_pwrite_fn write, void *handle, uint64_t offset, uint64_t length,

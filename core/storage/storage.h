@@ -2,6 +2,7 @@
 #ifndef IMGTK_CORE_STORAGE_H
 #define IMGTK_CORE_STORAGE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "imgtk/storage.h"
@@ -16,6 +17,7 @@ struct imgtk_storage {
     uint32_t flags;
     bool committed;
     struct sequence *sequence; /* of a sequential storage, else NULL */
+    pthread_mutex_t writer; /* held around the writes of a ONE_WRITER storage; a leaf */
     /* The sources that the kernel last refused to share blocks with, or to copy from; compared, never followed. */
     _Atomic(const struct imgtk_storage *) no_reflink_from;
     _Atomic(const struct imgtk_storage *) no_copy_from;
@@ -27,6 +29,10 @@ int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_stora
 /* Wraps a handle that `ops` understand; takes the handle (closes it on failure). */
 int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *name, struct imgtk_storage **out,
                  struct imgtk_error *err);
+
+/* Around every call that writes bulk data to the storage. */
+void storage_begin_write(struct imgtk_storage *storage);
+void storage_end_write(struct imgtk_storage *storage);
 
 typedef int (*storage_pwrite_fn)(void *handle, const void *buf, size_t length, uint64_t offset,
                                  struct imgtk_error *err);

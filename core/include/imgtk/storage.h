@@ -30,7 +30,9 @@ enum {
     IMGTK_STORAGE_READS_ZERO = 1u << 2,   /* bytes not written since it was opened read as zero (a new file) */
     IMGTK_STORAGE_FIXED_SIZE = 1u << 3,   /* a device or export: cannot grow or shrink */
     IMGTK_STORAGE_HAS_EXTENTS = 1u << 4,  /* extent() tells holes */
-    IMGTK_STORAGE_REMOTE = 1u << 5        /* every request is a round trip: more workers than CPUs help */
+    IMGTK_STORAGE_REMOTE = 1u << 5,       /* every request is a round trip: more workers than CPUs help */
+    /* Writers exclude each other in the kernel, which spins: core lets them in one by one (regular files). */
+    IMGTK_STORAGE_ONE_WRITER = 1u << 6
 };
 
 enum imgtk_range_kind { IMGTK_RANGE_DATA, IMGTK_RANGE_ZERO };
