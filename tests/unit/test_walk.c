@@ -133,7 +133,7 @@ static void a_short_layer_reads_as_zeroes_past_its_end(void **state)
     struct imgtk_walk *walk;
     assert_int_equal(imgtk_walk_new(image, &walk, NULL), 0);
     expect(walk, 0, 333, IMGTK_EXTENT_DATA, 1, true, 1000);
-    expect(walk, 333, 667, IMGTK_EXTENT_ZERO, 1, true, 1000);
+    expect(walk, 333, 667, IMGTK_EXTENT_ZERO, 0, false, 1000);
     uint8_t bytes[1000];
     assert_int_equal(imgtk_image_read(image, bytes, 1000, 0, NULL), 0);
     for (size_t i = 0; i < 1000; i++)
