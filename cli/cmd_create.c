@@ -27,10 +27,9 @@ static const struct cli_option options[] = {
 static int parse_size(struct cli *cli, const char *text, uint64_t *size)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    if (imgtk_parse_size(text, size, &err)) {
-        cli_error(cli, "Invalid image size specified. You may use k, M, G, T, P or E suffixes for");
-        return cli_error(cli, "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
-    }
+    if (imgtk_parse_size(text, size, &err))
+        return cli_error(cli, "Invalid image size specified. You may use k, M, G, T, P or E suffixes for kilobytes, "
+                         "megabytes, gigabytes, terabytes, petabytes and exabytes.");
     return 0;
 }
 

@@ -43,22 +43,40 @@ static void put_text(struct map_rows *rows, const char *text)
     commit(rows, (char *)memcpy(at, text, strlen(text)) + strlen(text));
 }
 
+static unsigned log2_of(uint64_t value)
+{
+    unsigned bits = 0;
+    while (value >> bits > 1)
+        bits++;
+    return bits;
+}
+
+/* What counting in clusters needs to know of the layer. */
+static int describe_layer(struct map_rows *rows, struct imgtk_error *err)
+{
+    const struct imgtk_layer *layer = imgtk_image_layer(rows->image, 0);
+    struct imgtk_layer_info info;
+    struct imgtk_backing backing = { .names = { NULL } };
+    int status = imgtk_layer_describe(layer, &info, err);
+    if (status == 0) {
+        imgtk_info_free(info.specific);
+        imgtk_info_free(info.snapshots);
+        status = layer->driver->backing(layer->handle, &backing, err);
+    }
+    if (status)
+        return imgtk_fail_prefix(err, "%s", layer->name);
+    rows->cluster_bits = imgtk_is_power_of_two(info.cluster_size) ? log2_of(info.cluster_size) : DEFAULT_CLUSTER_BITS;
+    rows->has_backing = backing.names[0] != NULL;
+    return 0;
+}
+
 int map_rows_begin(struct map_rows *rows, uint64_t start, struct imgtk_error *err)
 {
     rows->start = start;
     if (rows->form->in_clusters) {
-        struct imgtk_layer_info info;
-        const struct imgtk_layer *layer = imgtk_image_layer(rows->image, 0);
-        if (imgtk_layer_describe(layer, &info, err)) {
-            imgtk_fail_prefix(err, "%s", layer->name);
-            return err->status;
-        }
-        imgtk_info_free(info.specific);
-        imgtk_info_free(info.snapshots);
-        rows->cluster_bits = DEFAULT_CLUSTER_BITS;
-        if (imgtk_is_power_of_two(info.cluster_size))
-            for (rows->cluster_bits = 0; info.cluster_size >> rows->cluster_bits > 1;)
-                rows->cluster_bits++;
+        int status = describe_layer(rows, err);
+        if (status)
+            return status;
     }
     rows->form->begin(rows);
     return 0;
@@ -228,13 +246,11 @@ static void close_run(struct map_rows *rows)
     rows->open = false;
 }
 
-/* Every cluster in which this layer holds something counts, zeroes that hide a parent too. */
+/* Zeroes count where they hide what a backing file has; elsewhere they are nothing. */
 static int clusters_row(void *context, const struct imgtk_chain_extent *row)
 {
     struct map_rows *rows = context;
-    if (!row->present)
-        return 0;
-    if (row->extent.kind == IMGTK_EXTENT_ZERO && row->extent.flags & IMGTK_EXTENT_STORAGE_HOLE)
+    if (!row->present || (row->extent.kind == IMGTK_EXTENT_ZERO && !rows->has_backing))
         return 0;
     uint64_t first = row->start >> rows->cluster_bits;
     uint64_t last = (row->start + row->extent.length - 1) >> rows->cluster_bits;

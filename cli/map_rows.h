@@ -12,7 +12,8 @@ struct map_rows {
     const struct map_form *form;
     uint64_t start;           /* where the map begins */
     uint64_t rows;
-    unsigned cluster_bits;    /* intervals, clusters */
+    unsigned cluster_bits;    /* intervals, clusters: of the layer */
+    bool has_backing;         /* the same */
     bool open;                /* intervals: [first, last] is not printed yet */
     uint64_t first, last;
     size_t used;

@@ -177,7 +177,6 @@ int target_open_backing(struct cli *cli, const struct target *target, const char
         code = refuse_unnamed_format(cli, name, path);
     } else if (imgtk_image_open(cli->context, path, &request, out, &err)) {
         code = cli_fail(cli, name, &err);
-        fprintf(stderr, "Could not open backing image.\n");
     }
     free(path);
     return code;

@@ -1,0 +1,248 @@
+"""The command line of convert: what it takes and refuses, progress, signals, pipes. What it writes: tests/oracle."""
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from imgtk_test import (IMGTK, KIB, MIB, SANITIZE, assert_same_bytes, compressible, environment, imgtk, imgtk_fails,
+                        make_image, make_raw, qemu_img)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """disk.raw and disk.qcow2, which hold the same, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    make_raw("disk.raw", 8 * MIB, [(MIB, compressible(MIB)), (5 * MIB, compressible(300 * KIB, seed=2))])
+    qemu_img("convert", "-O", "qcow2", "disk.raw", "disk.qcow2")
+    return tmp_path
+
+
+def nothing_new(folder, before):
+    assert sorted(os.listdir(folder)) == before
+
+
+# ---- What it takes
+
+def test_formats_are_found_out(folder):
+    result = imgtk("convert", "-v", "disk.qcow2", "out.raw")
+    assert "imgtk: out.raw: the format is raw, by the name\n" in result.err
+    assert "imgtk: disk.qcow2: the format is qcow2, by the content\n" in result.err
+    assert_same_bytes("disk.raw", "out.raw")
+    assert imgtk("convert", "disk.qcow2", "other").err == ""
+    assert_same_bytes("disk.raw", "other")
+
+
+@pytest.mark.parametrize("words", [["-fqcow2", "-Oraw"], ["-f", "qcow2", "-O", "raw", "-W", "-m", "4", "-t", "none", "-T", "none"],
+                                   ["--source-format=qcow2", "--target-format=raw", "--workers=1", "--no-sync"],
+                                   ["-pqf", "qcow2"], ["-U", "-C", "-S", "64k"], ["-S", "0"]], ids=" ".join)
+def test_flags(folder, words):
+    result = imgtk("convert", *words, "disk.qcow2", "out.raw")
+    assert result.out == result.err == ""
+    assert_same_bytes("disk.raw", "out.raw")
+
+
+def test_options_may_follow_the_names(folder):
+    imgtk("convert", "disk.qcow2", "out.raw", "-f", "qcow2")
+    assert_same_bytes("disk.raw", "out.raw")
+
+
+def test_image_opts(folder):
+    imgtk("convert", "--image-opts", "driver=qcow2,file.filename=disk.qcow2", "out.raw")
+    assert_same_bytes("disk.raw", "out.raw")
+
+
+def test_sources_are_put_behind_each_other(folder):
+    imgtk("convert", "disk.qcow2", "disk.raw", "disk.qcow2", "out.raw")
+    with open("disk.raw", "rb") as one, open("out.raw", "rb") as three:
+        assert three.read() == one.read() * 3
+
+
+@pytest.mark.parametrize("name", ["one", "1", "snapshot.id=1", "snapshot.name=one", "snapshot.id=1,snapshot.name=x"])
+def test_snapshot(folder, name):
+    qemu_img("snapshot", "-c", "one", "disk.qcow2")
+    from imgtk_test import qemu_io
+    qemu_io("disk.qcow2", "write -P 7 0 2M")
+    imgtk("convert", "-l", name, "disk.qcow2", "out.raw")
+    assert_same_bytes("disk.raw", "out.raw")
+
+
+def test_standard_output(folder):
+    out = imgtk("convert", "-O", "raw", "-p", "disk.qcow2", "-")
+    with open("disk.raw", "rb") as disk:
+        assert out.raw == disk.read()
+    assert "(100.00/100%)" in out.err, "progress does not go where the image goes"
+
+
+def test_standard_input(folder):
+    with open("disk.raw", "rb") as disk:
+        imgtk("convert", "-f", "raw", "-", "out.raw", input=disk.read())
+    assert_same_bytes("disk.raw", "out.raw")
+
+
+# ---- What it refuses
+
+REFUSED = [
+    (["disk.raw"], "Must specify image file name"),
+    ([], "Must specify image file name"),
+    (["nx", "out"], "Could not open 'nx': No such file or directory"),
+    (["-O", "foo", "disk.raw", "out"], "Unknown file format 'foo'"),
+    (["-f", "foo", "disk.raw", "out"], "Unknown file format 'foo'"),
+    (["-c", "-O", "raw", "disk.raw", "out"], "Compression not supported for this file format"),
+    (["-l", "nx", "disk.qcow2", "out"], "nx"),
+    (["-l", "nx", "disk.qcow2", "disk.qcow2", "out"], "No support for concatenating multiple snapshot"),
+    (["-S", "3", "disk.raw", "out"], "Invalid buffer size for sparse output specified"),
+    (["-S", "17M", "disk.raw", "out"], "Invalid buffer size for sparse output specified"),
+    (["-m", "0", "disk.raw", "out"], "Invalid number of workers '0'"),
+    (["-m", "1000", "disk.raw", "out"], "Invalid number of workers '1000'"),
+    (["-t", "foo", "disk.raw", "out"], "Invalid cache option: foo"),
+    (["-T", "foo", "disk.raw", "out"], "Invalid source cache option: foo"),
+    (["-n", "disk.raw", "out"], "out.*No such file or directory"),
+    (["--target-is-zero", "disk.raw", "out"], "--target-is-zero requires use of -n flag"),
+    (["-n", "disk.raw", "-"], "-n and a pipe"),
+    (["-o", "nonsense=1", "disk.raw", "out"], "unknown option 'nonsense'"),
+    (["-o", ",a=1", "disk.raw", "out"], "Invalid option list: ,a=1"),
+    (["-o", "preallocation=off,", "disk.raw", "out"], "Invalid option list"),
+    (["-B", "disk.raw", "-O", "raw", "disk.raw", "out"], "Backing file not supported for file format 'raw'"),
+    (["--progress=99", "disk.raw", "out"], "--progress=99"),
+    (["--progress=x", "disk.raw", "out"], "--progress=x"),
+    (["--progress-format=x", "-p", "disk.raw", "out"], "--progress-format must be plain or jsonl"),
+    (["disk.raw", "nx/out"], "nx/out"),
+    (["disk.raw", "disk.raw"], "same file"),
+]
+
+
+@pytest.mark.parametrize("words, message", REFUSED, ids=[" ".join(words) or "nothing" for words, _ in REFUSED])
+def test_refused(folder, words, message):
+    before = sorted(os.listdir(folder))
+    result = imgtk("convert", *words, code=1)
+    import re
+    assert re.search(message, result.err.splitlines()[0]), result
+    assert result.err.startswith("imgtk: ")
+    assert result.out == ""
+    nothing_new(folder, before)
+
+
+def test_a_failure_keeps_the_previous_file(folder):
+    make_raw("out.raw", KIB, [(0, b"precious")])
+    with open("disk.qcow2", "r+b") as file:
+        file.truncate(400 * KIB)
+    imgtk_fails("convert", "-f", "qcow2", "disk.qcow2", "out.raw")
+    with open("out.raw", "rb") as out:
+        assert out.read(8) == b"precious"
+
+
+def test_salvage(folder):
+    with open("disk.qcow2", "r+b") as file:
+        file.truncate(1024 * KIB)
+    result = imgtk("convert", "--salvage", "-f", "qcow2", "disk.qcow2", "out.raw")
+    assert all(line.startswith("imgtk: warning: ") for line in result.err.splitlines())
+    assert "become zeroes" in result.err
+    assert os.path.getsize("out.raw") == 8 * MIB
+
+
+# ---- Progress
+
+def test_progress_line(folder):
+    out = imgtk("convert", "-p", "disk.qcow2", "out.raw").raw.decode()
+    assert out.startswith("    (0.00/100%)\r")
+    assert out.endswith("    (100.00/100%)\r\n")
+    assert all(part.startswith("    (") and part.endswith("/100%)") for part in out[:-2].split("\r"))
+
+
+def test_progress_for_a_program(folder):
+    read, write = os.pipe()
+    subprocess.run([IMGTK, "convert", f"--progress={write}", "disk.qcow2", "out.raw"], pass_fds=[write],
+                   env=environment(), check=True)
+    os.close(write)
+    with open(read) as pipe:
+        lines = pipe.read().splitlines()
+    assert all(line.endswith("/100") for line in lines)
+    numbers = [int(line.split("/")[0]) for line in lines]
+    assert numbers == sorted(set(numbers)) and numbers[0] == 0 and numbers[-1] == 100
+
+
+def test_progress_as_jsonl(folder):
+    read, write = os.pipe()
+    subprocess.run([IMGTK, "convert", f"--progress={write}", "--progress-format=jsonl", "disk.qcow2", "out.raw"],
+                   pass_fds=[write], env=environment(), check=True)
+    os.close(write)
+    with open(read) as pipe:
+        rows = [json.loads(line) for line in pipe]
+    assert rows[-1]["done"] == rows[-1]["total"] == 8 * MIB
+    assert set(rows[-1]) == {"phase", "done", "total", "copied", "elapsed"}
+    assert 0 < rows[-1]["copied"] < 8 * MIB
+
+
+def test_progress_bar_on_a_terminal(folder):
+    import pty
+    parent, child = pty.openpty()
+    subprocess.run([IMGTK, "convert", "-p", "disk.qcow2", "out.raw"], stdout=child, env=environment(), check=True)
+    os.close(child)
+    drawn = b""
+    try:
+        while piece := os.read(parent, 4096):
+            drawn += piece
+    except OSError:
+        pass  # how a terminal's other side tells the end
+    os.close(parent)
+    last = drawn.decode().split("\r")[-2]
+    assert last.startswith("100.0% [####") and "/s" in last and "in all" in last
+
+
+# ---- Signals
+
+def start_slow(*words):
+    """A conversion that reads a pipe to which the test writes."""
+    return subprocess.Popen([IMGTK, "convert", "-f", "raw", *words, "-", "out.raw"], stdin=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env=environment())
+
+
+def feed(process, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            process.stdin.write(b"x" * 65536)
+            process.stdin.flush()
+        except BrokenPipeError:
+            break
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_it_cleanly(folder, number):
+    make_raw("out.raw", KIB, [(0, b"precious")])
+    before = sorted(os.listdir(folder))
+    process = start_slow()
+    feed(process, 0.5)
+    process.send_signal(number)
+    feed(process, 10)
+    err = process.communicate()[1].decode()
+    assert process.returncode == 1, err
+    assert err == f"imgtk: interrupted by {number.name}, the destination is not written\n"
+    nothing_new(folder, before)
+    with open("out.raw", "rb") as out:
+        assert out.read(8) == b"precious"
+
+
+def test_sigusr1_tells_the_progress(folder):
+    process = start_slow()
+    feed(process, 0.5)
+    process.send_signal(signal.SIGUSR1)
+    feed(process, 0.5)
+    err = process.communicate()[1].decode()
+    assert process.returncode == 0
+    assert err.startswith("    (") and err.endswith("/100%)\n")
+
+
+def test_a_reader_that_goes_away_is_an_error(folder):
+    make_raw("big.raw", 8 * MIB, [(0, compressible(8 * MIB))])
+    process = subprocess.Popen([IMGTK, "convert", "-O", "raw", "big.raw", "-"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=environment())
+    process.stdout.read(1000)
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert process.wait() == 1
+    assert "Broken pipe" in err and len(err.splitlines()) == 1
