@@ -58,6 +58,11 @@ void imgtk_context_set_note(struct imgtk_context *context, void (*note)(void *, 
     context->note_context = note_context;
 }
 
+void imgtk_context_set_cancel(struct imgtk_context *context, const volatile int *cancel)
+{
+    context->cancel = cancel;
+}
+
 void context_note(struct imgtk_context *context, const char *format, ...)
 {
     if (!context->note)

@@ -12,6 +12,7 @@ struct imgtk_context {
     struct registry *registry;
     void (*note)(void *context, const char *message);
     void *note_context;
+    const volatile int *cancel; /* may be NULL */
 };
 
 /* A line for -v; cheap when nobody listens. */

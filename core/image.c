@@ -7,6 +7,7 @@
 #include "context.h"
 #include "image_internal.h"
 #include "reference.h"
+#include "sequential.h"
 #include "storage/storage.h"
 
 /* ---- One layer ---------------------------------------------------------- */
@@ -175,6 +176,12 @@ int imgtk_image_open(struct imgtk_context *context, const char *name, const stru
                                     request->storage_opts, &file, err);
     if (status)
         return status;
+    status = sequential_spool(context, &file, err);
+    if (status) {
+        imgtk_fail_prefix(err, "%s", imgtk_storage_name(file));
+        imgtk_storage_close(file);
+        return status;
+    }
     struct imgtk_image *image = calloc(1, sizeof(*image));
     if (!image) {
         imgtk_storage_close(file);

@@ -34,6 +34,8 @@ IMGTK_API void imgtk_context_set_references(struct imgtk_context *context, enum 
 IMGTK_API int imgtk_context_allow_dir(struct imgtk_context *context, const char *folder, struct imgtk_error *err);
 /* Lines for -v: modules loaded, chain, copy method, policy. NULL: nobody listens. May be called from workers. */
 IMGTK_API void imgtk_context_set_note(struct imgtk_context *context, void (*note)(void *, const char *), void *note_context);
+/* Opening an image looks at it where it may take long (a pipe that is read to its end); not 0: IMGTK_ECANCELLED. */
+IMGTK_API void imgtk_context_set_cancel(struct imgtk_context *context, const volatile int *cancel);
 /* Workers that jobs use when they are not told: the configuration's, else the CPUs this process may use. >= 1 */
 IMGTK_API unsigned imgtk_context_workers(const struct imgtk_context *context);
 /* The configuration's default -o text for a format, or NULL. */
