@@ -1,5 +1,4 @@
 #include <imgtk/jobs.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +15,7 @@
 
 struct values {
     struct cli_common common;
-    const char *format, *target_format, *backing, *backing_format, *snapshot, *sparse, *workers, *cache, *source_cache;
+    const char *format, *source_backing_format, *target_format, *backing, *backing_format, *snapshot, *sparse, *workers, *cache, *source_cache;
     bool existing, is_zero, compress, salvage, no_sync, image_opts;
     struct progress_options progress;
     struct cli_list options;
@@ -28,6 +27,8 @@ struct values {
 static const struct cli_option options[] = {
     { 'f', "source-format", CLI_TEXT, FIELD(format), "FMT", "format of the sources (by their content)" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "the sources are given as driver=FMT,file.filename=NAME,..." },
+    { '\0', "backing-format", CLI_TEXT, FIELD(source_backing_format), "FMT",
+      "format of a source's backing file where the source does not record it" },
     { 'l', "snapshot", CLI_TEXT, FIELD(snapshot), "SNAPSHOT",
       "read that internal snapshot: its name or id, or snapshot.id=ID,snapshot.name=NAME" },
     { 'O', "target-format", CLI_TEXT, FIELD(target_format), "FMT", "format of the destination (by its suffix, else raw)" },
@@ -39,7 +40,7 @@ static const struct cli_option options[] = {
     { 'B', "backing", CLI_TEXT, FIELD(backing), "FILE",
       "make an overlay of this backing file: only what differs from it is written" },
     { 'b', NULL, CLI_TEXT, FIELD(backing), "FILE", NULL },
-    { 'F', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT", "format of the backing file" },
+    { 'F', "target-backing-format", CLI_TEXT, FIELD(backing_format), "FMT", "format of the destination's backing file" },
     { 'n', "no-create", CLI_FLAG, FIELD(existing), NULL, "write into the destination that is there" },
     { '\0', "target-is-zero", CLI_FLAG, FIELD(is_zero), NULL, "with -n: the destination reads as zeroes already" },
     { '\0', "destination-is-zero", CLI_FLAG, FIELD(is_zero), NULL, NULL },
@@ -162,6 +163,7 @@ static int open_inputs(struct cli *cli, const struct values *values, char **name
         inputs->count = i + 1;
         int failed = source_parse(cli, names[i], values->format, values->image_opts, source);
         source->request.snapshot = snapshot;
+        source->request.backing_format = values->source_backing_format;
         if (failed == 0)
             failed = source_open(cli, source, &inputs->images[i]);
         if (failed)
@@ -171,14 +173,6 @@ static int open_inputs(struct cli *cli, const struct values *values, char **name
             cli_note(cli, "%s: the format is %s, by the content", source->name, layer->driver->name);
     }
     return 0;
-}
-
-static int report_end(struct cli *cli, const struct imgtk_error *err)
-{
-    int number = *signals_stop();
-    if (err->status == IMGTK_ECANCELLED && number != 0)
-        return cli_error(cli, "interrupted by SIG%s, the destination is not written", sigabbrev_np(number));
-    return cli_fail(cli, NULL, err);
 }
 
 static int convert(struct cli *cli, const struct values *values, struct imgtk_convert *job)
@@ -196,7 +190,7 @@ static int convert(struct cli *cli, const struct values *values, struct imgtk_co
     job->cancel = signals_stop();
     int status = imgtk_convert(cli->context, job, &err);
     progress_finish(&progress, status == 0);
-    return status ? report_end(cli, &err) : CLI_OK;
+    return status ? cli_fail(cli, NULL, &err) : CLI_OK;
 }
 
 static void report_salvaged(void *context, uint64_t offset, uint64_t length, const char *reason)
@@ -285,6 +279,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (help)
         return target_print_help(cli, target, values.target_format);
     signals_catch();
+    imgtk_context_set_cancel(cli->context, signals_stop());
     return convert_named(cli, &values, argv + first, sources, target);
 }
 

@@ -8,13 +8,15 @@
 
 struct values {
     struct cli_common common;
-    const char *format, *output;
+    const char *format, *backing_format, *output;
     bool chain, image_opts;
 };
 #define FIELD(name) offsetof(struct values, name)
 
 static const struct cli_option options[] = {
     { 'f', "format", CLI_TEXT, FIELD(format), "FMT", "format of the image (by its content)" },
+    { '\0', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT",
+      "format of the backing file where the image does not record it" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
     { '\0', "output", CLI_TEXT, FIELD(output), "human|json", "how to print it (human)" },
     { '\0', "backing-chain", CLI_FLAG, FIELD(chain), NULL, "tell about the backing files too; without it none is opened" },
@@ -96,6 +98,7 @@ static int run(struct cli *cli, int argc, char **argv)
         code = cli_start(cli, &values.common);
     if (code == 0)
         code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    source.request.backing_format = values.backing_format;
     source.request.single_layer = !values.chain;
     source.request.check = true; /* a dirty or corrupt image is told about too */
     if (code == 0)

@@ -11,13 +11,15 @@
 
 struct values {
     struct cli_common common;
-    const char *format, *output, *start, *length;
+    const char *format, *backing_format, *output, *start, *length;
     bool image_opts;
 };
 #define FIELD(name) offsetof(struct values, name)
 
 static const struct cli_option options[] = {
     { 'f', "format", CLI_TEXT, FIELD(format), "FMT", "format of the image (by its content)" },
+    { '\0', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT",
+      "format of the backing file where the image does not record it" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
     { '\0', "output", CLI_TEXT, FIELD(output), "FORM", "human (the default), json, jsonl, intervals or clusters" },
     { 's', "start-offset", CLI_TEXT, FIELD(start), "OFFSET", "begin there" },
@@ -88,6 +90,7 @@ static int run(struct cli *cli, int argc, char **argv)
         code = cli_start(cli, &values.common);
     if (code == 0)
         code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    source.request.backing_format = values.backing_format;
     source.request.single_layer = rows.form && rows.form->single_layer;
     if (code == 0)
         code = source_open(cli, &source, &rows.image);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "signals.h"
+
 static void clean(char *text)
 {
     for (; *text; text++)
@@ -33,6 +35,9 @@ int cli_error(const struct cli *cli, const char *format, ...)
 
 int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err)
 {
+    int number = *signals_stop();
+    if (err->status == IMGTK_ECANCELLED && number != 0)
+        return cli_error(cli, "interrupted by SIG%s", sigabbrev_np(number));
     if (prefix)
         return cli_error(cli, "%s: %s", prefix, err->message);
     return cli_error(cli, "%s", err->message);

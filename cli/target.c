@@ -184,11 +184,12 @@ int target_open_backing(struct cli *cli, const struct target *target, const char
 
 /* ---- Telling -------------------------------------------------------------- */
 
-/* The order in which qemu-img prints options, and those whose default it leaves out. */
+/* The order in which qemu-img prints options, and those whose default it leaves out. Only qcow2's size is not first. */
 static const struct { const char *name; bool only_given; } print_order[] = {
-    { "adapter_type", true }, { "cluster_size", false }, { "extended_l2", false }, { "preallocation", true },
+    { "cluster_size", false }, { "extended_l2", false }, { "preallocation", true },
     { "compression_type", false }, { "size", false }, { "compat", true }, { "backing_file", true },
-    { "backing_fmt", true }, { "data_file", true }, { "data_file_raw", true }, { "compat6", false },
+    { "backing_fmt", true }, { "data_file", true }, { "data_file_raw", true },
+    { "adapter_type", true }, { "compat6", false },
     { "hwversion", false }, { "toolsversion", true }, { "log_size", false }, { "block_size", false },
     { "static", false }, { "lazy_refcounts", false }, { "refcount_bits", false }, { "subformat", true },
 };
@@ -219,9 +220,12 @@ void target_print_formatting(const struct target *target, const char *name, uint
     fputs("Formatting '", stdout);
     cli_print_text(name);
     printf("', fmt=%s", target->driver->name);
+    bool late_size = find_row(table, "cluster_size") != NULL;
+    if (!late_size)
+        printf(" size=%llu", (unsigned long long)size);
     for (size_t i = 0; i < PRINT_ORDER_COUNT; i++) {
         const struct imgtk_opt *row = find_row(table, print_order[i].name);
-        if (strcmp(print_order[i].name, "size") == 0)
+        if (late_size && strcmp(print_order[i].name, "size") == 0)
             printf(" size=%llu", (unsigned long long)size);
         else if (row && (imgtk_opts_given(target->parsed, row->name) || (!print_order[i].only_given && row->default_text)))
             print_value(target, row);

@@ -1,14 +1,15 @@
 """The command line of convert: what it takes and refuses, progress, signals, pipes. What it writes: tests/oracle."""
 import json
 import os
+import re
 import signal
 import subprocess
 import time
 
 import pytest
 
-from imgtk_test import (IMGTK, KIB, MIB, SANITIZE, assert_same_bytes, compressible, environment, imgtk, imgtk_fails,
-                        make_image, make_raw, qemu_img)
+from imgtk_test import (IMGTK, KIB, MIB, assert_same_bytes, compressible, environment, imgtk, imgtk_fails,
+                        make_raw, qemu_img, qemu_io)
 
 
 @pytest.fixture
@@ -63,7 +64,6 @@ def test_sources_are_put_behind_each_other(folder):
 @pytest.mark.parametrize("name", ["one", "1", "snapshot.id=1", "snapshot.name=one", "snapshot.id=1,snapshot.name=x"])
 def test_snapshot(folder, name):
     qemu_img("snapshot", "-c", "one", "disk.qcow2")
-    from imgtk_test import qemu_io
     qemu_io("disk.qcow2", "write -P 7 0 2M")
     imgtk("convert", "-l", name, "disk.qcow2", "out.raw")
     assert_same_bytes("disk.raw", "out.raw")
@@ -118,7 +118,6 @@ REFUSED = [
 def test_refused(folder, words, message):
     before = sorted(os.listdir(folder))
     result = imgtk("convert", *words, code=1)
-    import re
     assert re.search(message, result.err.splitlines()[0]), result
     assert result.err.startswith("imgtk: ")
     assert result.out == ""
@@ -135,12 +134,21 @@ def test_a_failure_keeps_the_previous_file(folder):
 
 
 def test_salvage(folder):
-    with open("disk.qcow2", "r+b") as file:
-        file.truncate(1024 * KIB)
-    result = imgtk("convert", "--salvage", "-f", "qcow2", "disk.qcow2", "out.raw")
-    assert all(line.startswith("imgtk: warning: ") for line in result.err.splitlines())
+    qemu_img("convert", "-c", "-O", "qcow2", "disk.raw", "packed.qcow2")
+    offset = 5 * 65536 + 5000  # inside the compressed clusters, which follow five clusters of metadata
+    with open("packed.qcow2", "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 100)
+    imgtk_fails("convert", "packed.qcow2", "out.raw")
+    assert not os.path.exists("out.raw")
+    result = imgtk("convert", "--salvage", "packed.qcow2", "out.raw")
+    assert result.err and all(line.startswith("imgtk: warning: ") for line in result.err.splitlines())
     assert "become zeroes" in result.err
-    assert os.path.getsize("out.raw") == 8 * MIB
+    with open("out.raw", "rb") as out, open("disk.raw", "rb") as disk:
+        ours, whole = out.read(), disk.read()
+    different = [at for at in range(0, len(whole), 65536) if ours[at:at + 65536] != whole[at:at + 65536]]
+    assert len(ours) == len(whole)
+    assert different and all(not any(ours[at:at + 65536]) for at in different), "what is lost reads as zeroes"
 
 
 # ---- Progress
@@ -194,55 +202,84 @@ def test_progress_bar_on_a_terminal(folder):
 
 # ---- Signals
 
-def start_slow(*words):
-    """A conversion that reads a pipe to which the test writes."""
-    return subprocess.Popen([IMGTK, "convert", "-f", "raw", *words, "-", "out.raw"], stdin=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env=environment())
+class Slow:
+    """A conversion to a pipe that the test empties slowly, or from one that it fills slowly."""
 
+    def __init__(self, *words, reads):
+        make_raw("big.raw", 64 * MIB, [(0, compressible(MIB) * 64)])
+        self.reads = reads
+        pipe = {"stdout" if reads else "stdin": subprocess.PIPE}
+        self.process = subprocess.Popen([IMGTK, "convert", "-f", "raw", *words], stderr=subprocess.PIPE,
+                                        env=environment(), **pipe)
 
-def feed(process, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+    def go_on(self, seconds):
+        """Reads or writes a little at a time, until the time is over or imgtk has ended."""
+        end = time.monotonic() + seconds
         try:
-            process.stdin.write(b"x" * 65536)
-            process.stdin.flush()
+            while time.monotonic() < end and self.process.poll() is None:
+                if self.reads:
+                    self.process.stdout.read1(65536)
+                else:
+                    self.process.stdin.write(b"x" * 65536)
+                    self.process.stdin.flush()
+                time.sleep(0.005)
         except BrokenPipeError:
-            break
-        time.sleep(0.01)
+            pass
+
+    def end(self):
+        """The exit code and what was printed on stderr."""
+        err = self.process.communicate(timeout=60)[1]
+        return self.process.returncode, err.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_it_cleanly(folder, number):
+def test_a_signal_stops_it_while_it_writes(folder, number):
+    slow = Slow("-O", "raw", "big.raw", "-", reads=True)
+    slow.go_on(0.3)
+    slow.process.send_signal(number)
+    slow.go_on(30)
+    assert slow.end() == (1, f"imgtk: interrupted by {number.name}\n")
+
+
+def test_a_signal_stops_it_while_it_reads_a_pipe(folder):
     make_raw("out.raw", KIB, [(0, b"precious")])
+    slow = Slow("-", "out.raw", reads=False)
     before = sorted(os.listdir(folder))
-    process = start_slow()
-    feed(process, 0.5)
-    process.send_signal(number)
-    feed(process, 10)
-    err = process.communicate()[1].decode()
-    assert process.returncode == 1, err
-    assert err == f"imgtk: interrupted by {number.name}, the destination is not written\n"
+    slow.go_on(0.5)
+    slow.process.send_signal(signal.SIGINT)
+    slow.go_on(30)
+    assert slow.end() == (1, "imgtk: interrupted by SIGINT\n")
     nothing_new(folder, before)
     with open("out.raw", "rb") as out:
         assert out.read(8) == b"precious"
 
 
+def test_a_second_signal_ends_it_at_once(folder):
+    slow = Slow("-", "out.raw", reads=False)
+    slow.go_on(0.2)
+    slow.process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    slow.process.send_signal(signal.SIGINT)
+    assert slow.process.wait(10) in (-signal.SIGINT, 1)
+    slow.end()
+
+
 def test_sigusr1_tells_the_progress(folder):
-    process = start_slow()
-    feed(process, 0.5)
-    process.send_signal(signal.SIGUSR1)
-    feed(process, 0.5)
-    err = process.communicate()[1].decode()
-    assert process.returncode == 0
+    slow = Slow("-O", "raw", "big.raw", "-", reads=True)
+    slow.go_on(0.3)
+    slow.process.send_signal(signal.SIGUSR1)
+    slow.go_on(0.5)
+    code, err = slow.end()
+    assert code == 0
     assert err.startswith("    (") and err.endswith("/100%)\n")
 
 
 def test_a_reader_that_goes_away_is_an_error(folder):
-    make_raw("big.raw", 8 * MIB, [(0, compressible(8 * MIB))])
-    process = subprocess.Popen([IMGTK, "convert", "-O", "raw", "big.raw", "-"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, env=environment())
-    process.stdout.read(1000)
-    process.stdout.close()
-    err = process.stderr.read().decode()
-    assert process.wait() == 1
+    make_raw("big.raw", 8 * MIB, [(0, compressible(MIB) * 8)])
+    with subprocess.Popen([IMGTK, "convert", "-O", "raw", "big.raw", "-"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, env=environment()) as process:
+        process.stdout.read(1000)
+        process.stdout.close()
+        err = process.stderr.read().decode()
+    assert process.returncode == 1
     assert "Broken pipe" in err and len(err.splitlines()) == 1
