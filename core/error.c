@@ -24,7 +24,7 @@ static int status_of_errno(int os_errno)
 static void set_message(struct imgtk_error *err, const char *text)
 {
     size_t i = 0;
-    for (; text[i] != '\0' && i < sizeof(err->message) - 1; i++)
+    for (; i < sizeof(err->message) - 1 && text[i] != '\0'; i++)
         err->message[i] = (unsigned char)text[i] < 0x20 ? '?' : text[i];
     err->message[i] = '\0';
 }

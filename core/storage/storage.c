@@ -98,31 +98,55 @@ int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_stora
 
 /* ---- Opening and closing -------------------------------------------------- */
 
+static struct imgtk_storage *new_storage(const char *name)
+{
+    struct imgtk_storage *storage = calloc(1, sizeof(*storage));
+    if (storage && !(storage->name = strdup(name))) {
+        free(storage);
+        return NULL;
+    }
+    if (storage)
+        pthread_mutex_init(&storage->writer, NULL);
+    return storage;
+}
+
+static void free_storage(struct imgtk_storage *storage)
+{
+    sequence_free(storage->sequence);
+    pthread_mutex_destroy(&storage->writer);
+    free(storage->name);
+    free(storage);
+}
+
+static int fill(struct imgtk_storage *storage, const struct imgtk_storage_ops *ops, void *handle,
+                struct imgtk_error *err)
+{
+    int status = storage_ops_complete(ops, &storage->ops, err);
+    if (status)
+        return status;
+    storage->handle = handle;
+    storage->flags = storage->ops.flags(handle);
+    if (storage->flags & IMGTK_STORAGE_SEQUENTIAL)
+        storage->sequence = sequence_new();
+    if ((storage->flags & IMGTK_STORAGE_SEQUENTIAL) && !storage->sequence)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    return 0;
+}
+
 int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *name, struct imgtk_storage **out,
                  struct imgtk_error *err)
 {
     *out = NULL;
-    struct imgtk_storage *storage = calloc(1, sizeof(*storage));
-    char *copy = strdup(name);
-    int status = 0;
-    if (!storage || !copy)
-        status = imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    else
-        status = storage_ops_complete(ops, &storage->ops, err);
-    if (status) {
-        free(copy);
-        free(storage);
+    struct imgtk_storage *storage = new_storage(name);
+    if (!storage) {
         ops->close(handle);
-        return status;
-    }
-    pthread_mutex_init(&storage->writer, NULL);
-    storage->handle = handle;
-    storage->name = copy;
-    storage->flags = storage->ops.flags(handle);
-    storage->sequence = storage->flags & IMGTK_STORAGE_SEQUENTIAL ? sequence_new() : NULL;
-    if ((storage->flags & IMGTK_STORAGE_SEQUENTIAL) && !storage->sequence) {
-        imgtk_storage_close(storage);
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    }
+    int status = fill(storage, ops, handle, err);
+    if (status) {
+        ops->close(handle);
+        free_storage(storage);
+        return status;
     }
     *out = storage;
     return 0;
@@ -135,10 +159,7 @@ void imgtk_storage_close(struct imgtk_storage *storage)
     if ((storage->flags & IMGTK_STORAGE_WRITABLE) && !storage->committed)
         storage->ops.abandon(storage->handle);
     storage->ops.close(storage->handle);
-    sequence_free(storage->sequence);
-    pthread_mutex_destroy(&storage->writer);
-    free(storage->name);
-    free(storage);
+    free_storage(storage);
 }
 
 int imgtk_storage_commit(struct imgtk_storage *storage, bool sync, struct imgtk_error *err)
