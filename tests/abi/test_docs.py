@@ -17,7 +17,8 @@ def test_links_lead_somewhere(page):
 
 def test_commands_of_the_readme_exist():
     text = (ROOT / "README.md").read_text()
-    used = set(re.findall(r"^imgtk (\w+)", text, flags=re.M)) - {"help"}
+    shell = "".join(re.findall(r"^```sh\n(.*?)^```", text, flags=re.M | re.S))
+    used = set(re.findall(r"^imgtk (\w+)", shell, flags=re.M))
     known = set(re.findall(r"^  (\w+) ", imgtk("--help").out, flags=re.M))
     assert used and used <= known
 
