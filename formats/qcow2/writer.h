@@ -19,7 +19,7 @@ enum qcow2_preallocation {
 };
 
 /* What is used when no level is asked for: chosen on the files of an operating system, see docs/performance.md. */
-enum { QCOW2_ZLIB_LEVEL = 4, QCOW2_ZSTD_LEVEL = 3 };
+enum { QCOW2_ZLIB_LEVEL = 1, QCOW2_ZSTD_LEVEL = 3 };
 
 /* Strings belong to the option set and are NULL where the option was not given. */
 struct qcow2_create_options {
