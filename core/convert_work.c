@@ -78,6 +78,18 @@ static enum run_kind judge(const struct worker *worker, size_t start, size_t len
     return worker->below || !conversion->target.reads_zero ? RUN_ZERO : RUN_DROP;
 }
 
+/*
+ * Whether a run of data continues over zeroes to the next data, for the driver
+ * to drop: of two writes, the second one would be compressed while it holds
+ * the turn that the first one took.
+ */
+static bool joins(const struct worker *worker, const struct run *run, enum run_kind kind)
+{
+    const struct conversion *conversion = worker->conversion;
+    return conversion->job->target.compress && (conversion->target.driver->flags & IMGTK_DRIVER_DROPS_ZEROES) &&
+           !worker->below && run->kind == RUN_DATA && kind == RUN_DATA;
+}
+
 /* Cuts the item into runs, granule by granule, without those that need no writing. */
 static size_t find_runs(struct worker *worker, size_t length)
 {
@@ -88,8 +100,9 @@ static size_t find_runs(struct worker *worker, size_t length)
         enum run_kind kind = judge(worker, at, piece);
         if (kind == RUN_DROP)
             continue;
-        if (count > 0 && runs[count - 1].kind == kind && runs[count - 1].start + runs[count - 1].length == at)
-            runs[count - 1].length += piece;
+        struct run *run = count > 0 ? &runs[count - 1] : NULL;
+        if (run && run->kind == kind && (run->start + run->length == at || joins(worker, run, kind)))
+            run->length = at + piece - run->start;
         else
             runs[count++] = (struct run){ kind, at, piece };
     }
