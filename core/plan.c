@@ -115,6 +115,9 @@ int imgtk_plan_next(struct imgtk_plan *plan, uint64_t unit, uint64_t offset, uin
 {
     uint64_t size = plan->source->size;
     *length = 0;
+    *start = offset;
+    if (offset >= size)
+        return 0; /* rounded down, a size that is no multiple of the unit would give its last run again, for ever */
     *start = offset = imgtk_round_down(offset, unit);
     while (offset < size) {
         struct plan_stretch stretch;
