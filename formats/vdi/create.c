@@ -102,14 +102,16 @@ void vdi_writer_close(void *writer)
     free(vdi);
 }
 
-static int count_planned(struct imgtk_plan *plan, uint32_t *out, struct imgtk_error *err)
+int vdi_count_planned(struct imgtk_plan *plan, uint32_t *out, struct imgtk_error *err)
 {
     uint64_t offset = 0, start, length;
-    for (*out = 0; plan; offset = start + length) {
+    *out = 0;
+    while (plan) {
         int status = imgtk_plan_next(plan, VDI_BLOCK_SIZE, offset, &start, &length, err);
         if (status || length == 0)
             return status;
-        *out += (uint32_t)imgtk_div_round_up(length, VDI_BLOCK_SIZE);
+        offset = imgtk_round_up(start + length, VDI_BLOCK_SIZE);
+        *out += (uint32_t)((offset - start) / VDI_BLOCK_SIZE);
     }
     return 0;
 }
@@ -120,7 +122,7 @@ int vdi_measure(struct imgtk_create *args, struct imgtk_measure *out, struct img
     uint32_t planned = 0;
     int status = plan_file(&header, args, err);
     if (!status && header.type == VDI_DYNAMIC)
-        status = count_planned(args->plan, &planned, err);
+        status = vdi_count_planned(args->plan, &planned, err);
     if (status)
         return status;
     *out = (struct imgtk_measure){ .fully_allocated = vdi_data_end(&header, header.blocks) };

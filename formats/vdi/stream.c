@@ -32,24 +32,13 @@ static int next_run(struct vdi_writer *vdi, uint64_t offset, uint64_t *start, ui
 
 /* ---- Header and table ------------------------------------------------------ */
 
-static int count_planned(struct vdi_writer *vdi, uint32_t *out, struct imgtk_error *err)
-{
-    uint64_t offset = 0, start, length;
-    int status = next_run(vdi, offset, &start, &length, err);
-    for (*out = 0; !status && length > 0; status = next_run(vdi, offset, &start, &length, err)) {
-        *out += (uint32_t)imgtk_div_round_up(length, VDI_BLOCK_SIZE);
-        offset = start + length;
-    }
-    return status;
-}
-
 static int put_header(struct vdi_writer *vdi, struct imgtk_error *err)
 {
     uint8_t header[VDI_HEADER_BYTES];
     int status = 0;
     vdi->header.blocks_allocated = vdi->header.blocks;
     if (vdi->header.type == VDI_DYNAMIC)
-        status = count_planned(vdi, &vdi->header.blocks_allocated, err);
+        status = vdi_count_planned(vdi->plan, &vdi->header.blocks_allocated, err);
     vdi_header_encode(&vdi->header, header);
     return status ? status : put(vdi, header, sizeof(header), err);
 }
@@ -87,7 +76,7 @@ static int put_planned(struct vdi_writer *vdi, struct table_out *table, struct i
             status = put_entries(vdi, table, end - first, true, err);
         block = end;
         if (!status)
-            status = next_run(vdi, start + length, &start, &length, err);
+            status = next_run(vdi, end * VDI_BLOCK_SIZE, &start, &length, err);
     }
     return status ? status : put_entries(vdi, table, vdi->header.blocks - block, false, err);
 }

@@ -117,6 +117,8 @@ void vdi_writer_close(void *writer);
 /* create.c */
 uint32_t vdi_slice_count(const struct vdi_header *header);
 uint64_t vdi_data_end(const struct vdi_header *header, uint32_t allocated);
+/* Blocks of the planned runs; plan may be NULL. */
+int vdi_count_planned(struct imgtk_plan *plan, uint32_t *out, struct imgtk_error *err);
 
 /* stream.c: the same operations over a pipe. */
 int vdi_stream_begin(struct vdi_writer *vdi, struct imgtk_error *err);

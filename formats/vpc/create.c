@@ -146,11 +146,13 @@ void vpc_writer_close(void *writer)
 static int count_planned(struct imgtk_plan *plan, uint32_t *out, struct imgtk_error *err)
 {
     uint64_t offset = 0, start, length;
-    for (*out = 0; plan; offset = start + length) {
+    *out = 0;
+    while (plan) {
         int status = imgtk_plan_next(plan, VPC_BLOCK_SIZE, offset, &start, &length, err);
         if (status || length == 0)
             return status;
-        *out += (uint32_t)imgtk_div_round_up(length, VPC_BLOCK_SIZE);
+        offset = imgtk_round_up(start + length, VPC_BLOCK_SIZE);
+        *out += (uint32_t)((offset - start) / VPC_BLOCK_SIZE);
     }
     return 0;
 }

@@ -84,7 +84,7 @@ static int put_table(struct vpc_writer *vpc, struct imgtk_error *err)
         if (!status)
             status = put_entries(vpc, &table, first, end, true, err);
         block = end;
-        offset = start + length;
+        offset = end * VPC_BLOCK_SIZE;
         if (!status)
             status = next_run(vpc, offset, &start, &length, err);
     }
