@@ -240,8 +240,9 @@ enum {
     IMGTK_DRIVER_COMPRESS = 1u << 2,  /* honours IMGTK_CREATE_COMPRESS */
     IMGTK_DRIVER_STREAM_READ = 1u << 3, /* can be opened over a sequential storage and read once in order */
     IMGTK_DRIVER_NO_PROBE_WRITE = 1u << 4, /* never chosen by probing for writing (raw) */
-    IMGTK_DRIVER_DROPS_ZEROES = 1u << 5 /* write() leaves out the units of its data that are all zero, unless IMGTK_CREATE_FULL */
-    IMGTK_DRIVER_FIXED_PLACES = 1u << 5  /* where guest bytes lie is known before they are: place() allocates nothing */
+    IMGTK_DRIVER_FIXED_PLACES = 1u << 5, /* where guest bytes lie is known before they are: place() allocates nothing */
+    /* write() leaves out the units of its data that are all zero, unless IMGTK_CREATE_FULL */
+    IMGTK_DRIVER_DROPS_ZEROES = 1u << 6
 };
 
 struct imgtk_driver {
