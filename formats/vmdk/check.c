@@ -197,10 +197,12 @@ int vmdk_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "vmdk images can be checked, but not repaired");
     for (size_t i = 0; i < image->extent_count; i++) {
         struct vmdk_extent *extent = &image->extents[i];
-        if (extent->type != VMDK_TYPE_ZERO && !extent->file)
-            return imgtk_fail(err, IMGTK_EREFUSED, "extent '%s' lies in another file, and check follows no reference",
-                              extent->name);
-        int status = vmdk_is_sparse(extent) ? check_extent(extent, check, err) : 0;
+        if (!vmdk_is_sparse(extent)) /* has nothing but data */
+            continue;
+        if (!extent->file)
+            return imgtk_fail(err, IMGTK_EREFUSED, "extent '%s' lies in another file, and check follows no reference: "
+                              "check that file", extent->name);
+        int status = check_extent(extent, check, err);
         if (status)
             return status;
     }

@@ -39,16 +39,27 @@ static int read_descriptor(struct vmdk_image *image, uint64_t offset, uint64_t l
     return status;
 }
 
-static int open_hosted(struct vmdk_image *image, const struct imgtk_open *args, uint64_t file_size,
-                       struct imgtk_error *err)
+/* An extent without its descriptor: what it lacks may be in a parent that is not known, so it is for check alone. */
+static int open_lone_extent(struct vmdk_image *image, const struct imgtk_open *args, const struct vmdk_sparse *sparse,
+                            struct imgtk_error *err)
+{
+    if (!(args->flags & IMGTK_OPEN_CHECK))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the file is one extent of an image; open the image's descriptor "
+                          "file instead");
+    image->descriptor.cid = image->descriptor.parent_cid = VMDK_CID_NONE;
+    image->descriptor.create_type = "";
+    return vmdk_extents_open(image, args, sparse, err);
+}
+
+static int open_sparse(struct vmdk_image *image, const struct imgtk_open *args, uint64_t file_size,
+                       enum vmdk_sparse_format format, struct imgtk_error *err)
 {
     struct vmdk_sparse sparse;
-    int status = vmdk_sparse_read(image->file, file_size, VMDK_HOSTED, &sparse, err);
+    int status = vmdk_sparse_read(image->file, file_size, format, &sparse, err);
     if (status)
         return status;
     if (sparse.descriptor_length == 0)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the file is one extent of an image; open the image's descriptor "
-                          "file instead");
+        return open_lone_extent(image, args, &sparse, err);
     status = read_descriptor(image, sparse.descriptor_offset, sparse.descriptor_length, err);
     if (status)
         return status;
@@ -74,10 +85,11 @@ static int open_any(struct vmdk_image *image, const struct imgtk_open *args, str
     if (status)
         return status;
     if (imgtk_le32(magic) == VMDK_HOSTED_MAGIC)
-        return open_hosted(image, args, file_size, err);
-    if (imgtk_le32(magic) == VMDK_COWD_MAGIC || imgtk_le64(magic) == VMDK_SE_MAGIC)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the file is one extent of an image; open the image's descriptor "
-                          "file instead");
+        return open_sparse(image, args, file_size, VMDK_HOSTED, err);
+    if (imgtk_le32(magic) == VMDK_COWD_MAGIC)
+        return open_sparse(image, args, file_size, VMDK_COWD, err);
+    if (imgtk_le64(magic) == VMDK_SE_MAGIC)
+        return open_sparse(image, args, file_size, VMDK_SESPARSE, err);
     return open_text(image, args, file_size, err);
 }
 
