@@ -7,7 +7,7 @@ static const char *type_of(const struct vhdx_metadata *metadata)
 
 static void add_guid(struct imgtk_info *info, const char *key, const struct vhdx_guid *guid)
 {
-    char text[VHDX_GUID_TEXT];
+    char text[UUID_TEXT_SIZE];
     vhdx_guid_format(guid, text);
     imgtk_info_text(info, key, text);
 }

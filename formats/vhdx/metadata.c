@@ -71,7 +71,7 @@ static int take_item(const uint8_t *table, unsigned index, uint64_t region_lengt
     struct vhdx_guid guid = vhdx_guid_at(entry);
     struct vhdx_item item = item_at(entry);
     uint32_t flags = imgtk_le32(entry + VHDX_METADATA_ENTRY_FLAGS);
-    char name[VHDX_GUID_TEXT];
+    char name[UUID_TEXT_SIZE];
     vhdx_guid_format(&guid, name);
     int status = check_place(&item, name, region_length, err);
     if (!status)

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include "imgtk/bytes.h"
 #include "vhdx.h"
@@ -63,8 +62,9 @@ static void derive_all(const struct seed *seed, uint64_t size, struct vhdx_ident
 static int from_uuid(const char *text, uint64_t size, struct vhdx_identity *out, struct imgtk_error *err)
 {
     struct vhdx_guid disk;
-    if (!vhdx_guid_parse(text, &disk))
-        return imgtk_fail(err, IMGTK_EINVAL, "uuid '%s' is not of the form 01234567-89ab-cdef-0123-456789abcdef", text);
+    int status = vhdx_guid_parse(text, &disk, err);
+    if (status)
+        return status;
     struct seed seed = { { imgtk_le64(disk.bytes), imgtk_le64(disk.bytes + 8) } };
     derive_all(&seed, size, out);
     out->disk = disk;
@@ -85,13 +85,10 @@ static int from_epoch(const char *text, uint64_t size, struct vhdx_identity *out
 
 static int from_random(struct vhdx_identity *out, struct imgtk_error *err)
 {
-    struct vhdx_guid *const guids[] = { &out->disk, &out->file_write, &out->data_write };
-    for (size_t i = 0; i < sizeof(guids) / sizeof(guids[0]); i++) {
-        if (getrandom(guids[i]->bytes, sizeof(guids[i]->bytes), 0) != (ssize_t)sizeof(guids[i]->bytes))
-            return imgtk_fail_errno(err, errno, "cannot get random bytes for a GUID");
-        mark_as_guid(guids[i]);
-    }
-    return 0;
+    int status = vhdx_guid_random(&out->disk, err);
+    if (!status)
+        status = vhdx_guid_random(&out->file_write, err);
+    return status ? status : vhdx_guid_random(&out->data_write, err);
 }
 
 int vhdx_identity_from(uint64_t size, const struct imgtk_opts *opts, struct vhdx_identity *out,

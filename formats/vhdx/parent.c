@@ -63,7 +63,7 @@ static int take_linkage(const struct pair *pair, struct vhdx_parent *out, struct
     char *text = vhdx_utf16_to_utf8(pair->value, pair->value_length);
     if (!text)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for the parent locator");
-    bool valid = vhdx_guid_parse(text, &guid);
+    bool valid = vhdx_guid_parse(text, &guid, NULL) == 0;
     free(text);
     if (!valid)
         return imgtk_fail(err, IMGTK_ECORRUPT, "parent_linkage in the parent locator is not a GUID");
@@ -117,7 +117,7 @@ int vhdx_parent_parse(const uint8_t *locator, size_t length, struct vhdx_parent 
                           VHDX_LOCATOR_ENTRIES);
     struct vhdx_guid type = vhdx_guid_at(locator);
     if (!vhdx_guid_equal(&type, VHDX_GUID_LOCATOR_TYPE)) {
-        char text[VHDX_GUID_TEXT];
+        char text[UUID_TEXT_SIZE];
         vhdx_guid_format(&type, text);
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "parent locator of type %s is not known", text);
     }

@@ -68,7 +68,7 @@ static int take_region(const uint8_t *entry, struct vhdx_regions *out, struct im
     struct vhdx_guid guid = vhdx_guid_at(entry);
     struct vhdx_region *known = vhdx_guid_equal(&guid, VHDX_GUID_BAT) ? &out->bat
                               : vhdx_guid_equal(&guid, VHDX_GUID_METADATA) ? &out->metadata : NULL;
-    char text[VHDX_GUID_TEXT];
+    char text[UUID_TEXT_SIZE];
     vhdx_guid_format(&guid, text);
     if (!known && (imgtk_le32(entry + VHDX_REGION_ENTRY_REQUIRED) & 1))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "required region %s is not known", text);

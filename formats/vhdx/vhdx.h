@@ -8,6 +8,7 @@
 
 #include "imgtk/cache.h"
 #include "imgtk/driver.h"
+#include "../common/uuid.h"
 #include "layout.h"
 
 /* ---- Checksums, GUIDs, text --------------------------------------------- */
@@ -18,16 +19,16 @@ uint32_t vhdx_crc32c(uint32_t crc, const void *data, size_t length);
 uint32_t vhdx_checksum(const uint8_t *structure, size_t length);
 
 struct vhdx_guid {
-    uint8_t bytes[16]; /* as on disk */
+    uint8_t bytes[UUID_SIZE]; /* as on disk: the first three fields little-endian */
 };
-#define VHDX_GUID_TEXT 37
 struct vhdx_guid vhdx_guid_at(const void *bytes);
 bool vhdx_guid_equal(const struct vhdx_guid *guid, const void *bytes);
 bool vhdx_guid_is_zero(const struct vhdx_guid *guid);
 /* Lower case, without braces. */
-void vhdx_guid_format(const struct vhdx_guid *guid, char out[VHDX_GUID_TEXT]);
-/* Takes either case, with or without braces; false: not a GUID. */
-bool vhdx_guid_parse(const char *text, struct vhdx_guid *out);
+void vhdx_guid_format(const struct vhdx_guid *guid, char out[UUID_TEXT_SIZE]);
+/* With or without braces, in either case. */
+int vhdx_guid_parse(const char *text, struct vhdx_guid *out, struct imgtk_error *err);
+int vhdx_guid_random(struct vhdx_guid *out, struct imgtk_error *err);
 
 /* UTF-8 of UTF-16LE up to its end or the first NUL, to be freed; unpaired surrogates become U+FFFD. NULL: no memory. */
 char *vhdx_utf16_to_utf8(const uint8_t *text, size_t bytes);
@@ -90,7 +91,7 @@ int vhdx_metadata_validate(const struct vhdx_metadata *metadata, struct imgtk_er
 
 struct vhdx_parent {
     char *relative_path, *volume_path, *absolute_path; /* with slashes; NULL: not recorded */
-    char linkage[VHDX_GUID_TEXT];
+    char linkage[UUID_TEXT_SIZE];
 };
 int vhdx_parent_parse(const uint8_t *locator, size_t length, struct vhdx_parent *out, struct imgtk_error *err);
 void vhdx_parent_free(struct vhdx_parent *parent);
