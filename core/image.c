@@ -120,7 +120,8 @@ static int check_identity(const struct layer *overlay, const struct layer *backi
     if (!expected)
         return 0;
     int status = backing->public.driver->identity(backing->public.handle, identity, err);
-    if (status || strcmp(identity, expected) == 0)
+    const char *other = overlay->backing.other_identity;
+    if (status || strcmp(identity, expected) == 0 || (other && strcmp(identity, other) == 0))
         return status;
     return imgtk_fail(err, IMGTK_ECORRUPT, "'%s' is not the parent it was made on: it is %s, %s is recorded",
                       backing->public.name, *identity ? identity : "of a format without identity", expected);

@@ -191,7 +191,7 @@ def log_entry(sequence, tail, changes, *, guid=LOG_GUID, flushed=0, last=0):
         else:
             assert len(change) == SECTOR
             descriptors += struct.pack("<4s4s8sQQ", b"desc", change[-4:], change[:8], offset, sequence)
-            sectors += struct.pack("<4sI", b"data", sequence >> 32) + change[8:-4] + struct.pack("<I", sequence & 0xFFFFFFFF)
+            sectors += struct.pack("<4sI4084sI", b"data", sequence >> 32, change[8:-4], sequence & 0xFFFFFFFF)
     head = -(-(64 + len(descriptors)) // SECTOR) * SECTOR
     entry = struct.pack("<4sIIIQII16sQQ", b"loge", 0, head + len(sectors), tail, sequence, len(changes), 0,
                         guid.bytes_le, flushed, last) + descriptors

@@ -57,7 +57,7 @@ static int take_path(const struct pair *pair, char **out, struct imgtk_error *er
     return 0;
 }
 
-static int take_linkage(const struct pair *pair, struct vhdx_parent *out, struct imgtk_error *err)
+static int take_linkage(const struct pair *pair, char out[UUID_TEXT_SIZE], struct imgtk_error *err)
 {
     struct vhdx_guid guid;
     char *text = vhdx_utf16_to_utf8(pair->value, pair->value_length);
@@ -66,15 +66,17 @@ static int take_linkage(const struct pair *pair, struct vhdx_parent *out, struct
     bool valid = vhdx_guid_parse(text, &guid, NULL) == 0;
     free(text);
     if (!valid)
-        return imgtk_fail(err, IMGTK_ECORRUPT, "parent_linkage in the parent locator is not a GUID");
-    vhdx_guid_format(&guid, out->linkage);
+        return imgtk_fail(err, IMGTK_ECORRUPT, "the parent's identity in the parent locator is not a GUID");
+    vhdx_guid_format(&guid, out);
     return 0;
 }
 
 static int take_pair(const struct pair *pair, struct vhdx_parent *out, struct imgtk_error *err)
 {
     if (key_is(pair, "parent_linkage"))
-        return take_linkage(pair, out, err);
+        return take_linkage(pair, out->linkage, err);
+    if (key_is(pair, "parent_linkage2"))
+        return take_linkage(pair, out->linkage2, err);
     if (key_is(pair, "relative_path"))
         return take_path(pair, &out->relative_path, err);
     if (key_is(pair, "volume_path"))
@@ -149,5 +151,6 @@ int vhdx_backing(void *handle, struct imgtk_backing *out, struct imgtk_error *er
     }
     out->format = "vhdx";
     out->identity = image->parent.linkage;
+    out->other_identity = image->parent.linkage2[0] ? image->parent.linkage2 : NULL;
     return 0;
 }

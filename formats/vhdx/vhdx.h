@@ -91,7 +91,7 @@ int vhdx_metadata_validate(const struct vhdx_metadata *metadata, struct imgtk_er
 
 struct vhdx_parent {
     char *relative_path, *volume_path, *absolute_path; /* with slashes; NULL: not recorded */
-    char linkage[UUID_TEXT_SIZE];
+    char linkage[UUID_TEXT_SIZE], linkage2[UUID_TEXT_SIZE]; /* the parent's DataWriteGuid is one of them; "": none */
 };
 int vhdx_parent_parse(const uint8_t *locator, size_t length, struct vhdx_parent *out, struct imgtk_error *err);
 void vhdx_parent_free(struct vhdx_parent *parent);

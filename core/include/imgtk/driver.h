@@ -108,6 +108,7 @@ struct imgtk_backing {
     const char *names[IMGTK_BACKING_NAMES]; /* tried in order until one exists; NULL-terminated when fewer; names[0] NULL: none */
     const char *format;    /* NULL: the image does not record it (core then refuses to guess raw) */
     const char *identity;  /* the parent's identity() must equal it; NULL: not checked */
+    const char *other_identity; /* or this one; NULL: there is no other */
 };
 
 /* ---- Information -------------------------------------------------------- */
