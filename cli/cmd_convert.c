@@ -10,7 +10,7 @@
 #include "target.h"
 
 #define MAX_SOURCES 256
-#define MAX_WORKERS 256
+#define MAX_WORKERS 64
 #define MAX_SPARSE_SIZE (16u << 20)
 
 struct values {
@@ -238,6 +238,8 @@ static int convert_named(struct cli *cli, const struct values *values, char **na
     struct inputs *inputs = calloc(1, sizeof *inputs);
     char *copy = strdup(values->snapshot ? values->snapshot : "");
     struct target_request request = { name, values->target_format, &values->options, values->backing, values->backing_format };
+    if (values->backing && !values->backing_format)
+        request.backing_format = values->source_backing_format; /* qemu-img's long name for -F */
     if (!inputs || !copy) {
         free(inputs);
         free(copy);
@@ -272,13 +274,13 @@ static int run(struct cli *cli, int argc, char **argv)
         code = check_combination(cli, &values, target, sources);
     if (code == 0)
         code = parse_values(cli, &values);
+    signals_catch();
     if (code == 0)
         code = cli_start(cli, &values.common);
     if (code)
         return code;
     if (help)
         return target_print_help(cli, target, values.target_format);
-    signals_catch();
     imgtk_context_set_cancel(cli->context, signals_stop());
     return convert_named(cli, &values, argv + first, sources, target);
 }

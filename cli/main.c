@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,8 +142,23 @@ int cli_start(struct cli *cli, const struct cli_common *common)
     return failed;
 }
 
+/*
+ * A standard descriptor that the parent closed would be given to the first file that is opened, and messages would be
+ * written into an image. The stand-ins are open the wrong way round, so that using them is an error.
+ */
+static int occupy_standard_descriptors(void)
+{
+    static const int modes[] = { O_WRONLY, O_RDONLY, O_RDONLY };
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd)
+            return -1;
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (occupy_standard_descriptors())
+        return CLI_FAILED;
     const char *name = argc > 0 ? argv[0] : "imgtk";
     const char *slash = strrchr(name, '/');
     struct cli cli = { .program = slash ? slash + 1 : name };

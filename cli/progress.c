@@ -24,8 +24,8 @@ static double seconds_since(const struct timespec *then)
 
 static double percent_of(const struct imgtk_progress *progress)
 {
-    if (progress->total == 0)
-        return 0;
+    if (progress->done >= progress->total)
+        return progress->total ? 100 : 0;
     return 100.0 * (double)progress->done / (double)progress->total;
 }
 

@@ -151,6 +151,14 @@ def test_salvage(folder):
     assert different and all(not any(ours[at:at + 65536]) for at in different), "what is lost reads as zeroes"
 
 
+def test_closed_descriptors_are_not_taken_for_the_image(folder):
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        done = subprocess.run(["sh", "-c", f'exec "$0" convert -p -v disk.qcow2 out.raw {closed}', IMGTK],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        assert done.returncode in (0, 1)
+        assert_same_bytes("disk.raw", "out.raw")
+
+
 # ---- Progress
 
 def test_progress_line(folder):
