@@ -46,14 +46,15 @@ static int open_file(struct target *target, const struct target_request *request
     const struct imgtk_target *wish = request->wish;
     int status = refuse_source(request, err);
     if (status)
-        return status;
+        return imgtk_fail_prefix(err, "%s", wish->name);
     if (wish->existing)
-        status = imgtk_storage_open(target->context, wish->name, IMGTK_STORAGE_WRITABLE, wish->storage_opts,
-                                    &target->file, err);
-    else
-        status = imgtk_storage_create(target->context, wish->name, &target->file, err);
-    if (status)
-        return status;
+        return imgtk_storage_open(target->context, wish->name, IMGTK_STORAGE_WRITABLE, wish->storage_opts,
+                                  &target->file, err);
+    return imgtk_storage_create(target->context, wish->name, &target->file, err);
+}
+
+static int judge_file(struct target *target, const struct imgtk_target *wish, struct imgtk_error *err)
+{
     uint32_t flags = imgtk_storage_flags(target->file);
     target->sequential = (flags & IMGTK_STORAGE_SEQUENTIAL) != 0;
     target->reads_zero = (flags & IMGTK_STORAGE_READS_ZERO) || wish->is_zero;
@@ -167,6 +168,9 @@ int target_create(struct imgtk_context *context, const struct target_request *re
     status = references_new(context, request->wish->name, false, &out->references, err);
     if (!status)
         status = open_file(out, request, err);
+    if (status)
+        return status; /* names the file itself */
+    status = judge_file(out, request->wish, err);
     if (!status)
         status = try_sharing(out, request, err);
     if (!status)
