@@ -187,6 +187,7 @@ static const struct imgtk_driver driver = {
     .extent = qcow2_extent,
     .backing = qcow2_backing,
     .info = qcow2_info,
+    .check = qcow2_check,
     .create = qcow2_create,
     .write = qcow2_write,
     .zero = qcow2_zero,

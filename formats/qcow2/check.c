@@ -1,0 +1,132 @@
+/* The check of an image: its steps, and the comparison of refcounts with references. */
+#include "check.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void report_list(struct qcow2_check_state *state, const char *format, va_list list) IMGTK_PRINTF(2, 0);
+
+static void report_list(struct qcow2_check_state *state, const char *format, va_list list)
+{
+    char message[IMGTK_MESSAGE_SIZE];
+    vsnprintf(message, sizeof(message), format, list);
+    for (char *at = message; *at; at++) /* names in it are the image's */
+        if ((unsigned char)*at < 0x20)
+            *at = '?';
+    state->result->report(state->result->context, message);
+}
+
+void qcow2_check_report(struct qcow2_check_state *state, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    report_list(state, format, list);
+    va_end(list);
+}
+
+void qcow2_check_corruption(struct qcow2_check_state *state, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    report_list(state, format, list);
+    va_end(list);
+    state->result->corruptions++;
+}
+
+/* ---- Comparing -------------------------------------------------------------- */
+
+static void compare_cluster(struct qcow2_check_state *state, uint64_t cluster, uint64_t refcount)
+{
+    uint64_t references = qcow2_tally_count(&state->tally, cluster);
+    if ((refcount | references) == 0)
+        return;
+    state->result->image_end_offset = (cluster + 1) << state->image->geometry.cluster_bits;
+    if (refcount < references) {
+        qcow2_check_corruption(state, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
+                               refcount, references);
+        state->too_low++;
+    } else if (refcount > references) {
+        qcow2_check_report(state, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
+                           refcount, references);
+        state->result->leaks++;
+    } else if (qcow2_tally_use(&state->tally, cluster) == QCOW2_USE_CLASH) {
+        qcow2_check_corruption(state, "ERROR cluster %" PRIu64 " is used for things that exclude each other", cluster);
+    }
+}
+
+static int compare_block(struct qcow2_check_state *state, uint64_t index, uint64_t first, uint64_t end,
+                         struct imgtk_error *err)
+{
+    const struct qcow2_geometry *geometry = &state->image->geometry;
+    uint64_t offset = index < state->refcount_blocks ? state->refcount_table[index] : 0;
+    int status = 0;
+    if (offset != 0)
+        status = imgtk_storage_pread(state->image->file, state->table, (size_t)geometry->cluster_size, offset, err);
+    for (uint64_t cluster = first; cluster < end && status == 0; cluster++) {
+        uint64_t refcount = offset ? qcow2_refcount_get(state->table, cluster - first, geometry->refcount_order) : 0;
+        /* A count that has no place needs new blocks. */
+        if (offset == 0 && qcow2_tally_count(&state->tally, cluster) > 0)
+            state->rebuild = true;
+        compare_cluster(state, cluster, refcount);
+    }
+    return status;
+}
+
+static int compare(struct qcow2_check_state *state, struct imgtk_error *err)
+{
+    uint64_t first, end;
+    int status = 0;
+    for (uint64_t index = 0; status == 0 && qcow2_refcount_span(state, index, &first, &end); index++)
+        status = compare_block(state, index, first, end, err);
+    return status;
+}
+
+/* ---- The steps ---------------------------------------------------------------- */
+
+static int check_and_repair(struct qcow2_check_state *state, struct imgtk_error *err)
+{
+    uint32_t repair = state->result->repair;
+    int status = qcow2_count_references(state, err);
+    if (status == 0)
+        status = qcow2_refcounts_open(state, err);
+    if (status == 0)
+        status = compare(state, err);
+    if (status == 0 && (repair & IMGTK_REPAIR_ERRORS))
+        status = qcow2_repair_raise(state, err);
+    if (status == 0 && (repair & IMGTK_REPAIR_LEAKS))
+        status = qcow2_repair_lower(state, err);
+    if (status == 0 && repair)
+        status = qcow2_refcounts_refresh(state, err);
+    if (status == 0)
+        status = qcow2_check_flags(state, repair & IMGTK_REPAIR_ERRORS, err);
+    return status == 0 && repair ? qcow2_repair_mark_clean(state, err) : status;
+}
+
+static int open_state(struct qcow2_check_state *state, struct imgtk_error *err)
+{
+    struct qcow2 *image = state->image;
+    int status = imgtk_storage_size(image->file, &state->file_size, err);
+    if (status != 0)
+        return status;
+    state->clusters = qcow2_clusters(&image->geometry, state->file_size);
+    state->result->total_clusters = qcow2_clusters(&image->geometry, image->header.size);
+    state->table = malloc((size_t)image->geometry.cluster_size);
+    if (!state->table)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for a table");
+    return qcow2_tally_open(&state->tally, state->clusters, err);
+}
+
+int qcow2_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
+{
+    struct qcow2_check_state state = { .image = handle, .result = check };
+    int status = open_state(&state, err);
+    if (status == 0)
+        status = check_and_repair(&state, err);
+    imgtk_cache_free(state.blocks);
+    free(state.refcount_table);
+    free(state.table);
+    qcow2_tally_close(&state.tally);
+    return status;
+}

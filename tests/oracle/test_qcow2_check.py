@@ -1,0 +1,287 @@
+"""check of qcow2 images: what qemu-img's finds, in the same numbers; and repairs that qemu-img then finds no fault with."""
+import json
+import random
+import struct
+
+import pytest
+from imgtk_test import KIB, MIB, assert_same_bytes, compressible, imgtk, make_image, make_raw, qemu_img, qemu_io
+
+MEMORY = 256 * MIB
+COPIED, COMPRESSED, OFFSET = 1 << 63, 1 << 62, 0x00fffffffffffe00
+
+
+def ours(image, *options, code=None):
+    result = imgtk("check", "--output=json", *options, image, code=code, memory=MEMORY)
+    return result.code, json.loads(result.out)
+
+
+def theirs(image, *options):
+    result = qemu_img("check", "--output=json", *options, image, code=None)
+    return result.code, json.loads(result.out)
+
+
+def assert_same_check(image):
+    assert ours(image) == theirs(image)
+
+
+class Image:
+    """The bytes of an image and where its tables are."""
+
+    def __init__(self, path):
+        self.path = path
+        self.data = bytearray(path.read_bytes())
+        self.cluster_size = 1 << struct.unpack_from(">I", self.data, 20)[0]
+        self.l1_size, self.l1, self.refcounts = struct.unpack_from(">IQQ", self.data, 36)
+        self.l2 = self.get(self.l1) & OFFSET
+        self.block = self.get(self.refcounts)
+
+    def get(self, at, form=">Q"):
+        return struct.unpack_from(form, self.data, at)[0]
+
+    def put(self, at, value, form=">Q"):
+        struct.pack_into(form, self.data, at, value)
+
+    def refcount(self, cluster, value=None):
+        if value is not None:
+            self.put(self.block + 2 * cluster, value, ">H")
+        return self.get(self.block + 2 * cluster, ">H")
+
+    def cluster(self, index):
+        return (self.get(self.l2 + 8 * index) & OFFSET) // self.cluster_size
+
+    def write(self):
+        self.path.write_bytes(self.data)
+        return self.path
+
+
+def random_writes(seed, size, count):
+    rng = random.Random(seed)
+    for _ in range(count):
+        offset = rng.randrange(0, size // 512) * 512
+        length = min(rng.randrange(1, 40) * 512, size - offset)
+        yield f"{rng.choice(('write -P 5', 'write -P 6', 'write -z', 'write -z -u', 'discard'))} {offset} {length}"
+
+
+@pytest.mark.parametrize("options", ["cluster_size=512", "cluster_size=4k", "", "cluster_size=2M", "extended_l2=on",
+                                     "compat=0.10", "refcount_bits=1", "refcount_bits=2", "refcount_bits=8",
+                                     "refcount_bits=64,cluster_size=4k", "preallocation=metadata", "lazy_refcounts=on"])
+def test_sound(tmp_path, options):
+    image = make_image(tmp_path / "a.qcow2", 8 * MIB, options=options)
+    assert_same_check(image)
+    qemu_io(image, *(w for w in random_writes(1, 8 * MIB, 40) if "0.10" not in options or "-z" not in w))
+    assert_same_check(image)
+    if options != "refcount_bits=1":
+        qemu_img("snapshot", "-c", "one", image)
+        qemu_io(image, "write -P 9 0 3M", "write -P 9 5M 3k")
+        assert_same_check(image)
+    assert ours(image)[0] == 0
+
+
+@pytest.mark.parametrize("options", ["", "compression_type=zstd", "extended_l2=on", "cluster_size=2M", "cluster_size=4k"])
+def test_sound_compressed(tmp_path, options):
+    raw = make_raw(tmp_path / "disk.raw", 9 * MIB, [(0, compressible(3 * MIB)), (5 * MIB, compressible(2 * MIB))])
+    image = tmp_path / "a.qcow2"
+    qemu_img("convert", "-c", "-O", "qcow2", *(["-o", options] if options else []), raw, image)
+    assert_same_check(image)
+    qemu_img("snapshot", "-c", "one", image)
+    qemu_io(image, "write -P 9 100k 3M")
+    qemu_img("snapshot", "-c", "two", image)
+    qemu_img("snapshot", "-d", "one", image)
+    assert_same_check(image)
+
+
+def test_sound_bitmaps(tmp_path):
+    image = make_image(tmp_path / "a.qcow2", 8 * MIB, writes=["write 0 1M"])
+    for name in ("one", "two"):
+        qemu_img("bitmap", "--add", "-g", "64k", image, name)
+    qemu_io(image, "write 3M 1M")
+    assert_same_check(image)
+
+
+def test_sound_data_file(tmp_path):
+    image = make_image(tmp_path / "a.qcow2", 8 * MIB, options=f"data_file={tmp_path}/data", writes=["write 0 1M"])
+    code, found = ours(image)
+    assert code == 0 and found["allocated-clusters"] == 16
+    assert found["image-end-offset"] == theirs(image)[1]["image-end-offset"]
+
+
+def test_more_references_than_a_byte_counts(tmp_path):
+    image = make_image(tmp_path / "a.qcow2", MIB, options="cluster_size=4k", writes=["write 0 8k"])
+    for number in range(80):
+        qemu_img("snapshot", "-c", str(number), image)
+    assert_same_check(image)
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = make_image(tmp_path / "a.qcow2", 2 * MIB, options="cluster_size=4k",
+                      writes=["write -P 1 0 64k", "write -P 2 100k 8k", "write -P 3 1M 64k"])
+    return Image(path)
+
+
+def leak(image):
+    for index in (1, 9):
+        image.put(image.l2 + 8 * index, 0)
+
+
+def high(image):
+    """Counts above the references of clusters in use."""
+    image.refcount(image.cluster(2), 2)
+    image.refcount(image.cluster(3), 5)
+
+
+def drop_table(image):
+    """An L2 table is lost: it and all of its data leak."""
+    image.put(image.l1, 0)
+
+
+def low(image):
+    for index in (5, 6, 8):
+        image.refcount(image.cluster(index), 0)
+
+
+def shared(image):
+    """Two guest clusters in one host cluster."""
+    image.put(image.l2 + 8 * 4, image.get(image.l2 + 8 * 7))
+
+
+def flags(image):
+    for index in (10, 12):
+        image.put(image.l2 + 8 * index, image.get(image.l2 + 8 * index) & ~COPIED)
+    image.put(image.l1, image.get(image.l1) & ~COPIED)
+
+
+def everything(image):
+    leak(image)
+    high(image)
+    low(image)
+    shared(image)
+    flags(image)
+
+
+def dirty(image):
+    low(image)
+    image.data[79] |= 3
+
+
+def no_block(image):
+    """The refcount block is gone: all counts are 0."""
+    image.put(image.refcounts, 0)
+
+
+def block_outside(image):
+    image.put(image.refcounts, 1 << 40)
+
+
+def block_unaligned(image):
+    image.put(image.refcounts, image.block + 512)
+
+
+DAMAGE = {"leak": leak, "high": high, "drop_table": drop_table, "low": low, "shared": shared, "flags": flags, "everything": everything,
+          "dirty": dirty, "no_block": no_block, "block_outside": block_outside, "block_unaligned": block_unaligned}
+SAME_NUMBERS = ("leak", "high", "drop_table", "low", "flags", "no_block")
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_found(image, kind):
+    DAMAGE[kind](image)
+    image.write()
+    code, found = ours(image.path)
+    if kind in ("leak", "drop_table"):
+        assert code == 3 and found["leaks"] > 0 and "corruptions" not in found
+    else:
+        assert code == 2 and found["corruptions"] > 0
+    if kind in SAME_NUMBERS:
+        assert (code, found) == theirs(image.path)
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_repair(image, tmp_path, kind):
+    DAMAGE[kind](image)
+    image.write()
+    before, after = tmp_path / "before", tmp_path / "after"
+    imgtk("convert", "-O", "raw", image.path, before)
+    code, found = ours(image.path, "-r", "all")
+    assert code == 0, found
+    assert found.get("leaks-fixed", 0) + found.get("corruptions-fixed", 0) > 0
+    assert_same_check(image.path)
+    assert theirs(image.path)[0] == 0
+    imgtk("convert", "-O", "raw", image.path, after)
+    assert_same_bytes(before, after)
+    assert image.path.read_bytes()[79] == 0
+    # What is written into it now harms nothing else.
+    qemu_io(image.path, "write -P 77 16k 4k", "write -P 78 1500k 64k")
+    if kind not in ("shared", "everything"):  # qemu leaves the other user of a shared cluster without its flag
+        assert theirs(image.path)[0] == 0
+    qemu_img("convert", "-O", "raw", image.path, after)
+    expected = bytearray(before.read_bytes())
+    expected[16 * KIB:20 * KIB] = b"\x4d" * 4 * KIB
+    expected[1500 * KIB:1564 * KIB] = b"\x4e" * 64 * KIB
+    assert after.read_bytes() == expected
+
+
+def test_repair_of_leaks_leaves_errors(image):
+    everything(image)
+    image.write()
+    code, found = ours(image.path, "-r", "leaks")
+    assert code == 2 and found["leaks-fixed"] > 0 and "corruptions-fixed" not in found and "leaks" not in found
+
+
+@pytest.mark.parametrize("order", range(7))
+def test_repair_of_every_width(tmp_path, order):
+    path = make_image(tmp_path / "a.qcow2", 2 * MIB, options=f"refcount_bits={1 << order},cluster_size=4k",
+                      writes=["write -P 1 0 64k", "write -P 3 1M 64k"])
+    image = Image(path)
+    image.data[image.block:image.block + 8] = bytes(8)
+    image.write()
+    assert ours(path)[0] == 2
+    assert ours(path, "-r", "all")[0] == 0
+    assert theirs(path)[0] == 0
+
+
+def test_damage_that_hides_references_keeps_counts(image):
+    """A table that cannot be read may refer to any cluster: nothing is taken for leaked."""
+    image.put(image.l1, image.get(image.l1) + 512)
+    before = bytes(image.data)
+    image.write()
+    code, found = ours(image.path, "-r", "all")
+    assert code == 2 and "leaks-fixed" not in found
+    image.data = bytearray(image.path.read_bytes())
+    assert [image.refcount(i) for i in range(40)] == [struct.unpack_from(">H", before, image.block + 2 * i)[0] for i in range(40)]
+
+
+def test_check_changes_nothing(image):
+    everything(image)
+    image.write()
+    before = image.path.read_bytes()
+    ours(image.path)
+    assert image.path.read_bytes() == before
+
+
+def test_tables_named_many_times(tmp_path):
+    """An L1 table whose entries all name one L2 table costs no more than one table's walk."""
+    path = make_image(tmp_path / "a.qcow2", 64 * MIB, options="cluster_size=512", writes=["write 0 32k"])
+    image = Image(path)
+    for index in range(image.l1_size):
+        image.put(image.l1 + 8 * index, image.get(image.l1))
+    image.write()
+    code, found = ours(path)
+    assert code == 2 and found["corruptions"] >= image.l1_size - 1
+
+
+def test_random_damage(image, tmp_path):
+    """Any flipped bits in metadata: an answer, no crash; and a repair after which qemu-img agrees, or an honest no."""
+    whole = bytes(image.data)
+    rng = random.Random(7)
+    places = ([rng.randrange(8, 112) for _ in range(30)] + [image.l1 + rng.randrange(8) for _ in range(20)] +
+              [image.l2 + rng.randrange(40 * 8) for _ in range(60)] + [image.block + rng.randrange(100) for _ in range(40)] +
+              [image.refcounts + rng.randrange(16) for _ in range(30)])
+    for place in places:
+        image.data[:] = whole
+        image.data[place] ^= 1 << rng.randrange(8)
+        image.write()
+        for options in ((), ("-r", "all")):
+            result = imgtk("check", *options, image.path, code=None, memory=MEMORY, timeout=60)
+            assert result.code in (0, 1, 2, 3), result
+        if result.code == 0:
+            assert theirs(image.path)[0] == 0, place
