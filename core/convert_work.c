@@ -85,9 +85,7 @@ static enum run_kind judge(const struct worker *worker, size_t start, size_t len
  */
 static bool joins(const struct worker *worker, const struct run *run, enum run_kind kind)
 {
-    const struct conversion *conversion = worker->conversion;
-    return conversion->job->target.compress && (conversion->target.driver->flags & IMGTK_DRIVER_DROPS_ZEROES) &&
-           !worker->below && run->kind == RUN_DATA && kind == RUN_DATA;
+    return worker->conversion->target.drops_zeroes && !worker->below && run->kind == RUN_DATA && kind == RUN_DATA;
 }
 
 /* Cuts the item into runs, granule by granule, without those that need no writing. */

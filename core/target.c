@@ -148,6 +148,8 @@ static int lay_out(struct target *target, const struct target_request *request, 
     if (status)
         return status;
     target->unit = args.unit;
+    target->drops_zeroes = (target->driver->flags & IMGTK_DRIVER_DROPS_ZEROES) &&
+                           (args.compresses || request->wish->compress);
     if (!imgtk_is_power_of_two(target->unit) || target->unit > 2u << 20)
         return imgtk_fail(err, IMGTK_EINVAL, "the driver %s works in units of %u bytes, which is not a power of two up to 2 MiB",
                           target->driver->name, (unsigned)target->unit);

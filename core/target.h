@@ -15,6 +15,7 @@ struct target {
     uint32_t unit;     /* bytes */
     bool reads_zero;   /* what is not written reads as zeroes */
     bool sequential;
+    bool drops_zeroes; /* write() leaves out zero units by itself, and compressing makes it worth to let it */
     bool shares_blocks; /* the file system can share the blocks of every source file with the target */
 };
 

@@ -216,6 +216,7 @@ struct imgtk_create {
     const char *backing_identity;    /* identity() of the backing image named by the options; NULL: none or not opened */
     /* out: */
     uint32_t unit;                   /* bytes: every write and zero covers whole units, but at the end of the disk; a power of two, <= 2 MiB */
+    bool compresses;                 /* what is written is compressed though IMGTK_CREATE_COMPRESS was not set */
 };
 
 /* One piece of guest data: whole units, never all zero unless the user asked for full allocation (-S 0). */
@@ -242,7 +243,7 @@ enum {
     IMGTK_DRIVER_STREAM_READ = 1u << 3, /* can be opened over a sequential storage and read once in order */
     IMGTK_DRIVER_NO_PROBE_WRITE = 1u << 4, /* never chosen by probing for writing (raw) */
     IMGTK_DRIVER_FIXED_PLACES = 1u << 5, /* where guest bytes lie is known before they are: place() allocates nothing */
-    /* write() leaves out the units of its data that are all zero, unless IMGTK_CREATE_FULL */
+    /* write() leaves out the units of its data that are all zero, unless IMGTK_CREATE_FULL; asked of it when it compresses */
     IMGTK_DRIVER_DROPS_ZEROES = 1u << 6
 };
 
