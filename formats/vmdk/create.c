@@ -214,6 +214,7 @@ int vmdk_create(struct imgtk_create *args, void **out, struct imgtk_error *err)
         return status;
     }
     args->unit = is_flat(writer) ? 4096 : VMDK_GRAIN_SIZE;
+    args->compresses = writer->subformat == VMDK_STREAM;
     *out = writer;
     return 0;
 }

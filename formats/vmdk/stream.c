@@ -91,7 +91,7 @@ static size_t pack_grain(struct imgtk_codec *codec, const uint8_t *data, uint64_
     return padded;
 }
 
-/* The grains of one write, packed back to back. */
+/* The grains of one write, packed back to back; one that was left out ends where it begins. */
 struct packed {
     uint64_t first;    /* grain */
     size_t count;
@@ -99,13 +99,22 @@ struct packed {
     uint32_t *ends;    /* of each grain in bytes */
 };
 
-static int pack_all(struct imgtk_codec *codec, const uint8_t *buf, size_t length, struct packed *packed,
-                    uint8_t *last, struct imgtk_error *err)
+static bool is_zero(const uint8_t *data, size_t length)
 {
+    return data[0] == 0 && memcmp(data, data + 1, length - 1) == 0;
+}
+
+static int pack_all(const struct vmdk_writer *writer, struct imgtk_codec *codec, const struct imgtk_write *write,
+                    struct packed *packed, uint8_t *last, struct imgtk_error *err)
+{
+    const uint8_t *buf = write->buf;
     uint32_t at = 0;
     for (size_t i = 0; i < packed->count; i++) {
         const uint8_t *data = buf + i * VMDK_GRAIN_SIZE;
-        size_t left = length - i * VMDK_GRAIN_SIZE;
+        size_t left = write->length - i * VMDK_GRAIN_SIZE;
+        packed->ends[i] = at;
+        if (!writer->zero_matters && is_zero(data, left < VMDK_GRAIN_SIZE ? left : VMDK_GRAIN_SIZE))
+            continue;
         if (left < VMDK_GRAIN_SIZE) { /* the end of the disk; a stream has whole grains */
             memcpy(last, data, left);
             memset(last + left, 0, VMDK_GRAIN_SIZE - left);
@@ -128,11 +137,14 @@ static int emit_grains(struct vmdk_writer *writer, const struct packed *packed, 
     uint32_t begin = from ? packed->ends[from - 1] : 0;
     for (size_t i = from; i < to; i++) {
         uint32_t at = (i ? packed->ends[i - 1] : 0) - begin;
+        if (packed->ends[i] - begin == at)
+            continue;
+        stream->table_used = true;
         imgtk_put_le32(stream->entries + (packed->first + i) % VMDK_GTES * 4,
                        (uint32_t)((stream->next + at) / VMDK_SECTOR));
     }
-    stream->table_used = true;
-    return emit(writer, packed->bytes + begin, packed->ends[to - 1] - begin, err);
+    uint32_t length = packed->ends[to - 1] - begin;
+    return length ? emit(writer, packed->bytes + begin, length, err) : 0;
 }
 
 static int emit_packed(struct vmdk_writer *writer, const struct packed *packed, struct imgtk_error *err)
@@ -158,7 +170,7 @@ int vmdk_stream_write(struct vmdk_writer *writer, const struct imgtk_write *writ
     if (!status) {
         struct packed packed = { .first = write->offset / VMDK_GRAIN_SIZE, .count = count, .bytes = bytes,
                                  .ends = (uint32_t *)(void *)(bytes + count * SLOT) };
-        status = pack_all(codec, write->buf, write->length, &packed, bytes + count * (SLOT + sizeof(uint32_t)), err);
+        status = pack_all(writer, codec, write, &packed, bytes + count * (SLOT + sizeof(uint32_t)), err);
         if (!status)
             status = imgtk_turn_begin(write->turn, err);
         if (!status) {

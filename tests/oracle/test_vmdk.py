@@ -91,15 +91,17 @@ def test_imgtk_reads_what_imgtk_writes(tmp_path, subformat, size):
     assert rows(imgtk("map", "--output=json", image)) == rows(qemu_img("map", "--output=json", image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subformat", SPARSE)
 def test_two_tib(tmp_path, subformat):
     raw = make_raw(tmp_path / "source.raw", 2 * TIB, [(0, b"first"), (TIB, compressible(MIB)), (2 * TIB - 5, b"final")])
     image = tmp_path / "disk.vmdk"
     write(subformat, raw, image)
     assert json.loads(qemu_img("info", "--output=json", image).out)["virtual-size"] == 2 * TIB
-    shown = [row for row in rows(qemu_img("map", "--output=json", image)) if row["data"]]
-    assert [(row["start"], row["length"]) for row in shown] == [(0, GRAIN), (TIB, MIB), (2 * TIB - GRAIN, GRAIN)]
-    assert rows(imgtk("map", "--output=json", image)) == rows(qemu_img("map", "--output=json", image))
+    theirs = rows(qemu_img("map", "--output=json", image, timeout=600))
+    shown = [(row["start"], row["length"]) for row in theirs if row["data"]]
+    assert shown == [(0, GRAIN), (TIB, MIB), (2 * TIB - GRAIN, GRAIN)]
+    assert rows(imgtk("map", "--output=json", image)) == theirs
     assert sum(allocated(path) for path in tmp_path.glob("disk*")) < 16 * MIB
 
 
