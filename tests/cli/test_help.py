@@ -6,7 +6,7 @@ import pytest
 
 from imgtk_test import BUILD, IMGTK, environment, execute, imgtk, missing
 
-REAL = ["convert", "create", "map", "info", "check", "formats"]
+REAL = ["convert", "create", "map", "info", "check", "compare", "formats"]
 
 
 def spellings(command):

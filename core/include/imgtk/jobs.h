@@ -73,6 +73,29 @@ struct imgtk_map {
 };
 IMGTK_API int imgtk_map(const struct imgtk_map *job, struct imgtk_error *err);
 
+/* ---- Compare ------------------------------------------------------------ */
+
+enum imgtk_difference {
+    IMGTK_SAME,                 /* every byte; the larger image has zeroes where the other one has ended */
+    IMGTK_DIFFERENT_CONTENT,
+    IMGTK_DIFFERENT_SIZE,       /* strict only */
+    IMGTK_DIFFERENT_ALLOCATION  /* strict only: data, zeroes, compression or whether something is allocated */
+};
+
+struct imgtk_compare {
+    struct imgtk_image *images[2];
+    bool strict;
+    unsigned workers;                  /* 0: the context's */
+    imgtk_progress_fn progress;        /* may be NULL */
+    void *progress_context;
+    const volatile int *cancel;        /* may be NULL */
+    enum imgtk_difference difference;  /* out: the first one */
+    uint64_t offset;                   /* out: CONTENT: of the 512 bytes that differ; ALLOCATION: where it begins to */
+    bool extents_failed;               /* out: the failure is about what is allocated, not about reading */
+};
+/* 0: they could be compared, see `difference`. Common holes and common backing files are not read. */
+IMGTK_API int imgtk_compare(struct imgtk_context *context, struct imgtk_compare *job, struct imgtk_error *err);
+
 #ifdef __cplusplus
 }
 #endif
