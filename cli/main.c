@@ -2,12 +2,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <imgtk/version.h>
 
 #include "cli.h"
 #include "options.h"
 #include "output.h"
+
+#define MANY_FILES 65536u
 
 /* The qemu-img whose command line and output imgtk follows; told only to who asks under that name. */
 #define QEMU_IMG_VERSION "10.0.2"
@@ -155,10 +158,21 @@ static int occupy_standard_descriptors(void)
     return 0;
 }
 
+/* A large VMDK image has a file for each 2 GiB, and they are open together; the limit that may be raised is lower. */
+static void allow_many_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= MANY_FILES || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max < MANY_FILES ? limit.rlim_max : MANY_FILES;
+    setrlimit(RLIMIT_NOFILE, &limit); /* if it cannot be, opening says which file was too many */
+}
+
 int main(int argc, char **argv)
 {
     if (occupy_standard_descriptors())
         return CLI_FAILED;
+    allow_many_files();
     const char *name = argc > 0 ? argv[0] : "imgtk";
     const char *slash = strrchr(name, '/');
     struct cli cli = { .program = slash ? slash + 1 : name };
