@@ -35,6 +35,11 @@ int vhdx_header_choose(const uint8_t first[VHDX_HEADER_SIZE], const uint8_t seco
     struct imgtk_error other;
     int first_status = vhdx_header_parse(first, &headers[0], err);
     int second_status = vhdx_header_parse(second, &headers[1], &other);
+    /* Of another version than ours, a header is not damaged: the other one may be older than it. */
+    if (second_status == IMGTK_EUNSUPPORTED && first_status != IMGTK_EUNSUPPORTED)
+        return imgtk_fail(err, second_status, "%s", other.message);
+    if (first_status == IMGTK_EUNSUPPORTED)
+        return first_status;
     if (first_status && second_status)
         return imgtk_fail_prefix(err, "neither header is usable; the first");
     if (!first_status && !second_status && headers[0].sequence == headers[1].sequence &&

@@ -3,7 +3,7 @@
 #include "imgtk/bytes.h"
 #include "vhdx.h"
 
-static int check_table(const uint8_t *table, struct imgtk_error *err)
+int vhdx_regions_verify(const uint8_t table[VHDX_REGION_TABLE_SIZE], struct imgtk_error *err)
 {
     if (imgtk_le32(table + VHDX_SIGNATURE) != VHDX_REGION_SIGNATURE)
         return imgtk_fail(err, IMGTK_ECORRUPT, "region table signature is 0x%08" PRIx32 ", not \"regi\"",
@@ -12,10 +12,6 @@ static int check_table(const uint8_t *table, struct imgtk_error *err)
     if (stored != computed)
         return imgtk_fail(err, IMGTK_ECORRUPT, "region table checksum is 0x%08" PRIx32 ", its content has 0x%08" PRIx32,
                           stored, computed);
-    uint32_t count = imgtk_le32(table + VHDX_REGION_COUNT);
-    if (count > VHDX_REGION_MAX_ENTRIES)
-        return imgtk_fail(err, IMGTK_ECORRUPT, "region table has %" PRIu32 " entries, at most %d can be", count,
-                          VHDX_REGION_MAX_ENTRIES);
     return 0;
 }
 
@@ -84,8 +80,11 @@ int vhdx_regions_parse(const uint8_t table[VHDX_REGION_TABLE_SIZE], const struct
                        struct vhdx_regions *out, struct imgtk_error *err)
 {
     *out = (struct vhdx_regions){ 0 };
-    int status = check_table(table, err);
+    int status = vhdx_regions_verify(table, err);
     uint32_t count = imgtk_le32(table + VHDX_REGION_COUNT);
+    if (!status && count > VHDX_REGION_MAX_ENTRIES)
+        return imgtk_fail(err, IMGTK_ECORRUPT, "region table has %" PRIu32 " entries, at most %d can be", count,
+                          VHDX_REGION_MAX_ENTRIES);
     for (uint32_t i = 0; !status && i < count; i++) {
         struct vhdx_region region = region_at(entry_at(table, i));
         status = check_region(&region, limits->file_size, err);

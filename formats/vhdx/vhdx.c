@@ -35,11 +35,13 @@ static int read_identifier(struct vhdx_image *image, struct imgtk_error *err)
     return 0;
 }
 
-static int check_log_place(const struct vhdx_image *image, struct imgtk_error *err)
+static int check_log_place(struct vhdx_image *image, struct imgtk_error *err)
 {
-    const struct vhdx_header *header = &image->header.header;
-    if (header->log_length == 0 && vhdx_guid_is_zero(&header->log_guid))
+    struct vhdx_header *header = &image->header.header;
+    if (header->log_length == 0 && vhdx_guid_is_zero(&header->log_guid)) {
+        header->log_offset = 0; /* no log: its offset says nothing, and is in nobody's way */
         return 0;
+    }
     if (header->log_offset < VHDX_SECTION_SIZE || header->log_offset % VHDX_MIB || header->log_length % VHDX_MIB ||
         header->log_length == 0)
         return imgtk_fail(err, IMGTK_ECORRUPT, "log at %" PRIu64 " of %" PRIu64
@@ -75,33 +77,28 @@ static int replay_log(struct vhdx_image *image, struct imgtk_error *err)
     return 0;
 }
 
-static int read_region_table(struct vhdx_image *image, uint64_t offset, uint8_t *buf, struct vhdx_regions *out,
-                             struct imgtk_error *err)
+/* `first` and `second` are the two copies; only one whose checksum is wrong gives way to the other. */
+static int choose_regions(struct vhdx_image *image, const uint8_t *first, const uint8_t *second,
+                          struct imgtk_error *err)
 {
     const struct vhdx_header *header = &image->header.header;
     struct vhdx_region_limits limits = { image->file_size, { header->log_offset, header->log_length } };
-    int status = vhdx_file_read(image, buf, VHDX_REGION_TABLE_SIZE, offset, err);
-    return status ? status : vhdx_regions_parse(buf, &limits, out, err);
+    bool second_good = vhdx_regions_verify(second, NULL) == 0;
+    bool use_second = second_good && vhdx_regions_verify(first, NULL) != 0;
+    int status = vhdx_regions_parse(use_second ? second : first, &limits, &image->regions, err);
+    image->regions.damaged = use_second ? 1 : second_good ? 0 : 2;
+    return status;
 }
 
 static int read_regions(struct vhdx_image *image, struct imgtk_error *err)
 {
-    struct vhdx_regions second;
-    struct imgtk_error other;
-    uint8_t *buf = malloc(VHDX_REGION_TABLE_SIZE);
-    if (!buf)
-        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for the region table");
-    int status = read_region_table(image, VHDX_REGION_1_OFFSET, buf, &image->regions, err);
-    int second_status = read_region_table(image, VHDX_REGION_2_OFFSET, buf, &second, &other);
-    free(buf);
-    /* A table that asks for what is not known is not a damaged one. */
-    if (status == IMGTK_ECORRUPT && !second_status) {
-        image->regions = second;
-        image->regions.damaged = 1;
-        return 0;
-    }
-    if (!status && second_status)
-        image->regions.damaged = 2;
+    uint8_t *tables = malloc(2 * VHDX_REGION_TABLE_SIZE);
+    if (!tables)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for the region tables");
+    int status = vhdx_file_read(image, tables, 2 * VHDX_REGION_TABLE_SIZE, VHDX_REGION_1_OFFSET, err);
+    if (!status)
+        status = choose_regions(image, tables, tables + VHDX_REGION_TABLE_SIZE, err);
+    free(tables);
     return status;
 }
 

@@ -66,6 +66,8 @@ struct vhdx_region_limits {
     uint64_t file_size;
     struct vhdx_region log;
 };
+/* Whether signature and checksum are good: if not, the other copy may be taken. */
+int vhdx_regions_verify(const uint8_t table[VHDX_REGION_TABLE_SIZE], struct imgtk_error *err);
 int vhdx_regions_parse(const uint8_t table[VHDX_REGION_TABLE_SIZE], const struct vhdx_region_limits *limits,
                        struct vhdx_regions *out, struct imgtk_error *err);
 

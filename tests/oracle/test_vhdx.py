@@ -588,6 +588,25 @@ def test_the_newer_header_wins(tmp_path):
     assert to_raw(path, tmp_path / "b.raw").read_bytes() == shown
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_header_of_another_version_is_not_passed_over(tmp_path, number):
+    _, path, _ = plain_image(tmp_path)
+    vhdx.patch(path, vhdx.HEADER_OFFSETS[number - 1], vhdx.header(9, version=2))
+    refused(path, "version 2", tmp_path)
+
+
+def test_no_log_at_all(tmp_path):
+    _, path, shown = plain_image(tmp_path)
+    vhdx.set_headers(path, log_length=0, log_offset=vhdx.BAT_OFFSET + 4096)
+    assert to_raw(path, tmp_path / "b.raw").read_bytes() == shown
+
+
+def test_only_a_wrong_checksum_gives_way_to_the_second_region_table(tmp_path):
+    image, path, _ = plain_image(tmp_path)
+    vhdx.patch(path, vhdx.REGION_OFFSETS[0], vhdx.region_table(image.regions()[:1]))
+    refused(path, "no metadata", tmp_path)
+
+
 def test_headers_of_equal_number_that_differ_are_refused(tmp_path):
     _, path, _ = plain_image(tmp_path)
     vhdx.patch(path, vhdx.HEADER_OFFSETS[0], vhdx.header(2, data_write=uuid.UUID(int=1)))

@@ -98,7 +98,8 @@ static void headers_survive_the_round_trip(void **state)
     struct vhdx_layout layout = layout_of(100 * VHDX_MIB, "log_size=3M");
     uint8_t *section = section_of(&layout);
     struct vhdx_header_choice choice;
-    assert_int_equal(vhdx_header_choose(section + VHDX_HEADER_1_OFFSET, section + VHDX_HEADER_2_OFFSET, &choice, NULL), 0);
+    uint8_t *first = section + VHDX_HEADER_1_OFFSET, *second = section + VHDX_HEADER_2_OFFSET;
+    assert_int_equal(vhdx_header_choose(first, second, &choice, NULL), 0);
     assert_int_equal(choice.number, 2);
     assert_int_equal(choice.damaged, 0);
     assert_int_equal(choice.header.sequence, 2);
@@ -180,7 +181,11 @@ static void metadata_survive_the_round_trip(void **state)
 static void layouts_have_room_for_every_entry(void **state)
 {
     (void)state;
-    static const struct { uint64_t size; const char *options; uint64_t block_size, blocks, entries, bat_length; } cases[] = {
+    static const struct {
+        uint64_t size;
+        const char *options;
+        uint64_t block_size, blocks, entries, bat_length;
+    } cases[] = {
         { 0, "", 8 * VHDX_MIB, 0, 0, VHDX_MIB },
         { 1, "", 8 * VHDX_MIB, 1, 1, VHDX_MIB },
         { 2048 * VHDX_MIB, "", 16 * VHDX_MIB, 128, 128, VHDX_MIB },
