@@ -60,7 +60,9 @@ def build(path, size, pieces=(), *, kind=DYNAMIC, block_size=1 << 21, uuid=None,
         assert offset % SECTOR == 0 and len(data) % SECTOR == 0
         for at in range(0, len(data), SECTOR):
             block, within = divmod(offset + at, block_size)
-            bitmap, content = blocks.setdefault(block, (bytearray(bitmap_size), bytearray([fill]) * block_size))
+            if block not in blocks:
+                blocks[block] = (bytearray(bitmap_size), bytearray([fill]) * block_size)
+            bitmap, content = blocks[block]
             content[within:within + SECTOR] = data[at:at + SECTOR]
             bitmap[within // SECTOR // 8] |= 0x80 >> within // SECTOR % 8
     table_size = -(-max(count, 1) * 4 // SECTOR) * SECTOR
