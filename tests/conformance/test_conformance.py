@@ -67,10 +67,9 @@ CASES = [pytest.param(*case, id="-".join([case[0], case[1], case[2] or "default"
          for case in cases()]
 
 
-def write_content(path):
+def write_content(path, size):
     """5 MiB of everything: data of every kind, zeroes that are written, holes, single bytes at block ends."""
     rng = random.Random(1)
-    size = 5 * MIB + 3 * 512
     pieces = [(0, compressible(100 * KIB)), (100 * KIB + 17, rng.randbytes(70000)), (256 * KIB, bytes(128 * KIB)),
               (MIB - 1, b"ab"), (MIB + 64 * KIB, compressible(300 * KIB, 2)), (2 * MIB, rng.randbytes(MIB)),
               (2 * MIB + 4 * KIB, bytes(4 * KIB)), (4 * MIB - 512, b"z" * 512), (size - 1, b"e")]
@@ -79,7 +78,9 @@ def write_content(path):
 
 
 def make(folder, name, maker, options, compress):
-    content = write_content(folder / "content.raw")
+    # A stream has whole grains.
+    size = 5 * MIB + (64 * KIB if "streamOptimized" in options else 3 * 512)
+    content = write_content(folder / "content.raw", size)
     words = ["convert", "-f", "raw", "-O", name] + (["-c"] if compress else []) + (["-o", options] if options else [])
     program = imgtk if maker == "imgtk" else qemu_img
     program(*words, "content.raw", "disk.image", cwd=folder, env=environment(SOURCE_DATE_EPOCH=1700000000))
