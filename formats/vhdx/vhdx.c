@@ -102,30 +102,35 @@ static int read_regions(struct vhdx_image *image, struct imgtk_error *err)
     return status;
 }
 
+static int read_item(struct vhdx_image *image, const struct vhdx_item *item, uint8_t *out, struct imgtk_error *err)
+{
+    return vhdx_file_read(image, out, item->length, image->regions.metadata.offset + item->offset, err);
+}
+
+/* The parser of the table has made sure of the items' lengths. */
 static int read_items(struct vhdx_image *image, const struct vhdx_items *items, struct imgtk_error *err)
 {
-    const struct {
-        const struct vhdx_item *item;
-        uint8_t *to;
-    } wanted[] = {
-        { &items->file_parameters, (uint8_t[8]){ 0 } }, { &items->disk_size, (uint8_t[8]){ 0 } },
-        { &items->logical_sector, (uint8_t[4]){ 0 } },  { &items->physical_sector, (uint8_t[4]){ 0 } },
-        { &items->disk_id, image->metadata.disk_id.bytes },
-    };
-    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
-        int status = vhdx_file_read(image, wanted[i].to, wanted[i].item->length,
-                                    image->regions.metadata.offset + wanted[i].item->offset, err);
-        if (status)
-            return status;
-    }
-    image->metadata.block_size = imgtk_le32(wanted[0].to);
-    image->metadata.leave_allocated = imgtk_le32(wanted[0].to + 4) & VHDX_FILE_LEAVE_ALLOCATED;
-    image->metadata.has_parent = imgtk_le32(wanted[0].to + 4) & VHDX_FILE_HAS_PARENT;
-    image->metadata.disk_size = imgtk_le64(wanted[1].to);
-    image->metadata.logical_sector = imgtk_le32(wanted[2].to);
-    image->metadata.physical_sector = imgtk_le32(wanted[3].to);
-    image->metadata.parent_locator = items->parent_locator;
-    return vhdx_metadata_validate(&image->metadata, err);
+    struct vhdx_metadata *metadata = &image->metadata;
+    uint8_t parameters[VHDX_FILE_PARAMETERS_SIZE], size[8], logical[4], physical[4];
+    int status = read_item(image, &items->file_parameters, parameters, err);
+    if (!status)
+        status = read_item(image, &items->disk_size, size, err);
+    if (!status)
+        status = read_item(image, &items->disk_id, metadata->disk_id.bytes, err);
+    if (!status)
+        status = read_item(image, &items->logical_sector, logical, err);
+    if (!status)
+        status = read_item(image, &items->physical_sector, physical, err);
+    if (status)
+        return status;
+    metadata->block_size = imgtk_le32(parameters);
+    metadata->leave_allocated = imgtk_le32(parameters + 4) & VHDX_FILE_LEAVE_ALLOCATED;
+    metadata->has_parent = imgtk_le32(parameters + 4) & VHDX_FILE_HAS_PARENT;
+    metadata->disk_size = imgtk_le64(size);
+    metadata->logical_sector = imgtk_le32(logical);
+    metadata->physical_sector = imgtk_le32(physical);
+    metadata->parent_locator = items->parent_locator;
+    return vhdx_metadata_validate(metadata, err);
 }
 
 static int read_metadata(struct vhdx_image *image, struct imgtk_error *err)
@@ -149,7 +154,7 @@ static int read_parent(struct vhdx_image *image, struct imgtk_error *err)
     uint8_t *locator = malloc(item->length);
     if (!locator)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for the parent locator");
-    int status = vhdx_file_read(image, locator, item->length, image->regions.metadata.offset + item->offset, err);
+    int status = read_item(image, item, locator, err);
     if (!status)
         status = vhdx_parent_parse(locator, item->length, &image->parent, err);
     free(locator);
