@@ -49,6 +49,7 @@ void plan_destroy(struct imgtk_plan *plan)
     source_walk_free(plan->walk);
     imgtk_walk_free(plan->backing_walk);
     pthread_mutex_destroy(&plan->lock);
+    memset(plan, 0, sizeof(*plan)); /* whoever asks `source` whether there is a plan may do so after a failure */
 }
 
 /* Zeroes over a backing file: nothing to say where that reads as zeroes too. */

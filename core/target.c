@@ -99,17 +99,17 @@ static int try_sharing(struct target *target, const struct target_request *reque
 
 /* ---- Laying out --------------------------------------------------------- */
 
-static int parse_options(struct target *target, struct imgtk_error *err)
+int target_options(struct imgtk_context *context, const struct imgtk_driver *driver, const char *text,
+                   struct imgtk_opts **out, struct imgtk_error *err)
 {
-    const char *name = target->driver->name;
-    const char *preset = imgtk_context_format_options(target->context, name);
-    target->opts = imgtk_opts_new(target->driver->create_opts);
-    if (!target->opts)
+    const char *preset = imgtk_context_format_options(context, driver->name);
+    *out = imgtk_opts_new(driver->create_opts);
+    if (!*out)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    int status = preset ? imgtk_opts_parse(target->opts, name, preset, err) : 0;
+    int status = preset ? imgtk_opts_parse(*out, driver->name, preset, err) : 0;
     if (status)
         return imgtk_fail_prefix(err, "configuration");
-    return target->wish->format_opts ? imgtk_opts_parse(target->opts, name, target->wish->format_opts, err) : 0;
+    return text ? imgtk_opts_parse(*out, driver->name, text, err) : 0;
 }
 
 static void note_line(void *context, const char *message)
@@ -164,7 +164,7 @@ int target_create(struct imgtk_context *context, const struct target_request *re
     out->wish = request->wish;
     int status = imgtk_driver_find(context, request->wish->format ? request->wish->format : "raw", &out->driver, err);
     if (!status)
-        status = parse_options(out, err);
+        status = target_options(context, out->driver, out->wish->format_opts, &out->opts, err);
     if (status)
         return status; /* about options, not about the file */
     status = references_new(context, request->wish->name, false, &out->references, err);

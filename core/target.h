@@ -33,6 +33,9 @@ struct target_request {
 /* Opens or creates the file and lays the image out. On failure nothing is left behind. */
 int target_create(struct imgtk_context *context, const struct target_request *request, struct target *out,
                   struct imgtk_error *err);
+/* The options of `text` (NULL: none) over the configuration's. Free *out with imgtk_opts_free() in any case. */
+int target_options(struct imgtk_context *context, const struct imgtk_driver *driver, const char *text,
+                   struct imgtk_opts **out, struct imgtk_error *err);
 /* Finishes the image, syncs and gives it its name. */
 int target_commit(struct target *target, struct imgtk_error *err);
 /* Releases everything; what was not committed vanishes. */

@@ -6,7 +6,7 @@ import pytest
 
 from imgtk_test import BUILD, IMGTK, environment, execute, imgtk, missing
 
-REAL = ["convert", "create", "map", "info", "check", "compare", "formats"]
+REAL = ["convert", "create", "map", "info", "check", "compare", "measure", "formats"]
 
 
 def spellings(command):

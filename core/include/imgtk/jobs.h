@@ -62,6 +62,18 @@ IMGTK_API int imgtk_convert(struct imgtk_context *context, const struct imgtk_co
 IMGTK_API int imgtk_create_image(struct imgtk_context *context, const struct imgtk_target *target, uint64_t size,
                                  struct imgtk_image *backing, struct imgtk_error *err);
 
+/* ---- Measure ------------------------------------------------------------ */
+
+struct imgtk_measure_job {
+    struct imgtk_image *const *sources; /* as of imgtk_convert; NULL: an empty image of `size` bytes */
+    size_t source_count;
+    uint64_t size;
+    struct imgtk_target target;         /* format, format_opts and compress count; name may be NULL */
+};
+/* The size of the file that imgtk_convert() or imgtk_create_image() would make. */
+IMGTK_API int imgtk_measure_target(struct imgtk_context *context, const struct imgtk_measure_job *job,
+                                   struct imgtk_measure *out, struct imgtk_error *err);
+
 /* ---- Map ---------------------------------------------------------------- */
 
 struct imgtk_map {
