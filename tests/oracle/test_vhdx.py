@@ -9,8 +9,8 @@ import uuid
 import pytest
 
 import vhdx_images as vhdx
-from imgtk_test import (GIB, KIB, MIB, TIB, allocated, assert_same_bytes, digest, environment, imgtk, imgtk_fails,
-                        make_raw, missing, qemu_img, qemu_io)
+from imgtk_test import (GIB, KIB, MIB, TIB, allocated, assert_same_bytes, digest, environment, execute, imgtk,
+                        imgtk_fails, make_raw, missing, qemu_img, qemu_io, tool)
 
 CREATE = ["subformat=dynamic", "subformat=dynamic,block_size=1M", "subformat=dynamic,block_size=256M,log_size=3M",
           "subformat=fixed", "subformat=fixed,block_size=1M", "subformat=dynamic,block_state_zero=off"]
@@ -357,6 +357,19 @@ def test_parent_locator_beyond_its_end_or_of_another_type(tmp_path):
         vhdx.patch(image, at, good)
         vhdx.patch(image, at + offset, value)
         refused(image, match, tmp_path)
+
+
+def test_libvhdi_sees_the_same(tmp_path):
+    """A second reader, of what imgtk writes and of what the builder makes."""
+    child, _ = parent_and_child(tmp_path)
+    child.write(tmp_path / "child.vhdx")
+    for name, options in [("dynamic", "subformat=dynamic"), ("fixed", "subformat=fixed")]:
+        imgtk("create", "-q", "-f", "vhdx", "-o", options, tmp_path / f"{name}.vhdx", 6 * MIB)
+    for name, kind in [("dynamic", "Dynamic"), ("fixed", "Fixed"), ("child", "Differential")]:
+        told = execute([tool("vhdiinfo"), tmp_path / f"{name}.vhdx"]).out
+        data = specific(tmp_path / f"{name}.vhdx")
+        assert kind in told and f"({6 * MIB} bytes)" in told and data["data-write-guid"] in told
+        assert name != "child" or data["parent"]["data-write-guid"] in told
 
 
 # ---- Dirty logs --------------------------------------------------------------
