@@ -5,6 +5,7 @@
 
 #include "vmdk.h"
 
+#define MAX_REPORTS 1000u
 #define WINDOW_BITS ((uint64_t)1 << 27) /* places that one pass looks at: 16 MiB of memory */
 
 struct walk {
@@ -23,10 +24,13 @@ static void report(const struct walk *walk, const char *text)
     walk->check->report(walk->check->context, line);
 }
 
+/* All are counted; a table full of garbage is told in some lines. */
 static void report_corruption(const struct walk *walk, const char *text)
 {
-    walk->check->corruptions++;
-    report(walk, text);
+    if (walk->check->corruptions++ < MAX_REPORTS)
+        report(walk, text);
+    else if (walk->check->corruptions == MAX_REPORTS + 1)
+        report(walk, "more is wrong than is told here");
 }
 
 /* ---- Grains ------------------------------------------------------------------- */

@@ -129,9 +129,8 @@ static int make_descriptor(struct vmdk_writer *writer, const struct imgtk_create
 static int clear(struct imgtk_storage *file, uint64_t length, struct imgtk_error *err)
 {
     uint32_t flags = imgtk_storage_flags(file);
-    if (!(flags & IMGTK_STORAGE_FIXED_SIZE) && imgtk_storage_truncate(file, length, err))
-        return err ? err->status : IMGTK_EIO;
-    return flags & IMGTK_STORAGE_READS_ZERO ? 0 : imgtk_storage_zero(file, 0, length, 0, err);
+    int status = flags & IMGTK_STORAGE_FIXED_SIZE ? 0 : imgtk_storage_truncate(file, length, err);
+    return status || (flags & IMGTK_STORAGE_READS_ZERO) ? status : imgtk_storage_zero(file, 0, length, 0, err);
 }
 
 static int prepare_part(struct vmdk_writer *writer, struct vmdk_part *part, struct imgtk_error *err)
@@ -148,6 +147,9 @@ static int prepare(struct vmdk_writer *writer, const struct vmdk_options *option
 {
     if (writer->subformat == VMDK_STREAM)
         return vmdk_stream_create(writer, options->level, err);
+    if (!is_embedded(writer) && (imgtk_storage_flags(writer->file) & IMGTK_STORAGE_FIXED_SIZE))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the descriptor of a %s image is a file of its own, so it cannot be "
+                          "a device", options->subformat_name);
     for (size_t i = 0; i < writer->part_count; i++) {
         int status = prepare_part(writer, &writer->parts[i], err);
         if (status)
@@ -224,10 +226,8 @@ int vmdk_create(struct imgtk_create *args, void **out, struct imgtk_error *err)
 static int write_descriptor_file(struct vmdk_writer *writer, struct imgtk_error *err)
 {
     size_t length = strlen(writer->descriptor);
-    int status = imgtk_storage_pwrite(writer->file, writer->descriptor, length, 0, err);
-    if (status || (imgtk_storage_flags(writer->file) & IMGTK_STORAGE_FIXED_SIZE))
-        return status;
-    return imgtk_storage_truncate(writer->file, length, err);
+    int status = imgtk_storage_truncate(writer->file, length, err);
+    return status ? status : imgtk_storage_pwrite(writer->file, writer->descriptor, length, 0, err);
 }
 
 int vmdk_finish(void *handle, struct imgtk_error *err)

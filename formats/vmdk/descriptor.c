@@ -23,12 +23,12 @@ static bool version_follows_comments(const char *at, const char *end)
     return end - at >= 9 && memcmp(at, "version=", 8) == 0 && at[8] >= '1' && at[8] <= '4';
 }
 
-bool vmdk_descriptor_looks_like(const uint8_t *bytes, size_t length)
+enum imgtk_probe_result vmdk_descriptor_probe(const uint8_t *bytes, size_t length)
 {
     const char *text = (const char *)bytes;
     if (length >= sizeof(signature) - 1 && strncasecmp(text, signature, sizeof(signature) - 1) == 0)
-        return true;
-    return length > 0 && version_follows_comments(text, text + length);
+        return IMGTK_PROBE_YES;
+    return length > 0 && version_follows_comments(text, text + length) ? IMGTK_PROBE_MAYBE : IMGTK_PROBE_NO;
 }
 
 static char *trim(char *text)
@@ -256,7 +256,7 @@ int vmdk_descriptor_parse(const uint8_t *bytes, size_t length, struct vmdk_descr
     if (length > VMDK_MAX_DESCRIPTOR)
         return imgtk_fail(err, IMGTK_ELIMIT, "the descriptor has %zu bytes; the limit is %u", length,
                           VMDK_MAX_DESCRIPTOR);
-    if (!vmdk_descriptor_looks_like(bytes, length))
+    if (vmdk_descriptor_probe(bytes, length) == IMGTK_PROBE_NO)
         return imgtk_fail(err, IMGTK_ECORRUPT, "the descriptor does not begin with '%s'", signature);
     out->cid = out->parent_cid = VMDK_CID_NONE;
     out->create_type = "";

@@ -307,7 +307,8 @@ void vmdk_cursor_end(struct vmdk_cursor *cursor)
     cursor->piece = NULL;
 }
 
-int vmdk_cursor_get(struct vmdk_cursor *cursor, uint64_t grain, uint64_t *value, uint64_t *run, struct imgtk_error *err)
+int vmdk_cursor_get(struct vmdk_cursor *cursor, uint64_t grain, uint64_t *value, uint64_t *run,
+                    struct imgtk_error *err)
 {
     const struct vmdk_extent *extent = cursor->extent;
     uint32_t gtes = extent->sparse.gtes_per_gt;

@@ -4,7 +4,7 @@
 #include "writer.h"
 
 #define DESCRIPTOR_BYTES 1024u /* more than a descriptor without extent lines has, unless its texts are long */
-#define LINE_BYTES 64u
+#define LINE_BYTES 64u         /* of an extent line, but for the image's name */
 
 /* Grains that the plan touches, and grain tables that cover one of them. */
 struct count { uint64_t grains, tables; };
@@ -30,38 +30,39 @@ static int count_planned(struct imgtk_create *args, struct count *out, struct im
     return 0;
 }
 
-static uint64_t text_bytes(const struct vmdk_options *options, uint64_t lines)
+static uint64_t text_bytes(const struct imgtk_create *args, const struct vmdk_options *options, uint64_t lines)
 {
+    const char *image = args->refs ? imgtk_references_image_name(args->refs) : NULL;
     uint64_t names = (options->parent_name ? strlen(options->parent_name) : 0) + strlen(options->tools_version) +
                      strlen(options->hardware_version);
-    return DESCRIPTOR_BYTES + names + lines * LINE_BYTES;
+    return DESCRIPTOR_BYTES + names + lines * (LINE_BYTES + (image ? strlen(image) : 0));
 }
 
-static int measure_sparse(const struct vmdk_options *options, uint64_t size, const struct count *planned,
-                          struct imgtk_measure *out, struct imgtk_error *err)
+static int measure_sparse(const struct imgtk_create *args, const struct vmdk_options *options, uint64_t size,
+                          const struct count *planned, struct imgtk_measure *out, struct imgtk_error *err)
 {
     bool split = options->subformat == VMDK_SPLIT_SPARSE;
     uint64_t step = split ? VMDK_SPLIT_SIZE : size, metadata = 0;
     for (uint64_t start = 0; start < size; start += step) {
         struct vmdk_tables tables;
-        int status = vmdk_tables_place(imgtk_min_u64(step, size - start), split ? 0 : text_bytes(options, 1), &tables,
-                                       err);
+        uint64_t text = split ? 0 : text_bytes(args, options, 1);
+        int status = vmdk_tables_place(imgtk_min_u64(step, size - start), (size_t)text, &tables, err);
         if (status)
             return status;
         metadata += tables.data_offset;
     }
     if (split)
-        metadata += text_bytes(options, imgtk_div_round_up(size, step));
+        metadata += text_bytes(args, options, imgtk_div_round_up(size, step));
     out->required = metadata + planned->grains * VMDK_GRAIN_SIZE;
     out->fully_allocated = metadata + imgtk_round_up(size, VMDK_GRAIN_SIZE);
     return 0;
 }
 
-static void measure_stream(const struct vmdk_options *options, uint64_t size, const struct count *planned,
-                           struct imgtk_measure *out)
+static void measure_stream(const struct imgtk_create *args, const struct vmdk_options *options, uint64_t size,
+                           const struct count *planned, struct imgtk_measure *out)
 {
     uint64_t tables = imgtk_div_round_up(size, VMDK_GT_COVERAGE), grains = imgtk_div_round_up(size, VMDK_GRAIN_SIZE);
-    uint64_t front = imgtk_round_up(VMDK_SECTOR + text_bytes(options, 1), VMDK_GRAIN_SIZE);
+    uint64_t front = imgtk_round_up(VMDK_SECTOR + text_bytes(args, options, 1), VMDK_GRAIN_SIZE);
     uint64_t back = imgtk_round_up(tables * 4, VMDK_SECTOR) + 4 * VMDK_SECTOR;
     uint64_t table = VMDK_SECTOR + VMDK_GT_BYTES;
     uint64_t grain = VMDK_GRAIN_SIZE + VMDK_SECTOR; /* stored, with its marker */
@@ -84,16 +85,16 @@ int vmdk_measure(struct imgtk_create *args, struct imgtk_measure *out, struct im
     uint64_t size = imgtk_round_up(args->size, VMDK_SECTOR);
     if (options.subformat == VMDK_MONOLITHIC_FLAT || options.subformat == VMDK_SPLIT_FLAT) {
         uint64_t lines = options.subformat == VMDK_SPLIT_FLAT ? imgtk_div_round_up(size, VMDK_SPLIT_SIZE) : 1;
-        out->required = out->fully_allocated = size + text_bytes(&options, lines);
+        out->required = out->fully_allocated = size + text_bytes(args, &options, lines);
         return 0;
     }
     status = count_planned(args, &planned, err);
     if (status)
         return status;
     if (options.subformat == VMDK_STREAM) {
-        measure_stream(&options, size, &planned, out);
+        measure_stream(args, &options, size, &planned, out);
         return 0;
     }
     out->upper_bound = true; /* by the room for the descriptor's texts */
-    return measure_sparse(&options, size, &planned, out, err);
+    return measure_sparse(args, &options, size, &planned, out, err);
 }

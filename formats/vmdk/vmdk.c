@@ -19,7 +19,7 @@ static enum imgtk_probe_result vmdk_probe(const struct imgtk_probe *probe)
         if (imgtk_le64(probe->head) == VMDK_SE_MAGIC)
             return IMGTK_PROBE_YES;
     }
-    return vmdk_descriptor_looks_like(probe->head, probe->head_length) ? IMGTK_PROBE_YES : IMGTK_PROBE_NO;
+    return vmdk_descriptor_probe(probe->head, probe->head_length);
 }
 
 /* ---- Opening ---------------------------------------------------------------- */

@@ -31,7 +31,8 @@ struct vmdk_descriptor {
     size_t line_count;
 };
 
-bool vmdk_descriptor_looks_like(const uint8_t *bytes, size_t length);
+/* YES: it has the first line that every descriptor should have; MAYBE: what follows that line. */
+enum imgtk_probe_result vmdk_descriptor_probe(const uint8_t *bytes, size_t length);
 /* Parses `length` bytes, which end at the first NUL if there is one. On failure *out holds nothing. */
 int vmdk_descriptor_parse(const uint8_t *bytes, size_t length, struct vmdk_descriptor *out, struct imgtk_error *err);
 void vmdk_descriptor_free(struct vmdk_descriptor *descriptor);
@@ -50,7 +51,7 @@ char *vmdk_descriptor_format(const struct vmdk_descriptor_source *source);
 
 enum vmdk_sparse_format { VMDK_HOSTED, VMDK_COWD, VMDK_SESPARSE };
 
-/* A sparse extent's header, validated against itself and the size of its file. Bytes, unless the name says otherwise. */
+/* A sparse extent's header, validated against itself and the size of its file. In bytes. */
 struct vmdk_sparse {
     enum vmdk_sparse_format format;
     uint64_t capacity;
@@ -157,7 +158,8 @@ struct vmdk_cursor {
     uint64_t key;
 };
 /* The value of a grain, and how many grains from it on are known to have none (1 otherwise). */
-int vmdk_cursor_get(struct vmdk_cursor *cursor, uint64_t grain, uint64_t *value, uint64_t *run, struct imgtk_error *err);
+int vmdk_cursor_get(struct vmdk_cursor *cursor, uint64_t grain, uint64_t *value, uint64_t *run,
+                    struct imgtk_error *err);
 void vmdk_cursor_end(struct vmdk_cursor *cursor);
 
 /* ---- Ops ------------------------------------------------------------------ */

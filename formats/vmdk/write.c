@@ -110,6 +110,8 @@ static int choose_places(struct vmdk_writer *writer, const struct imgtk_write *w
     if (is_flat(writer))
         return 0;
     int status = imgtk_turn_begin(write->turn, err);
+    if (status)
+        return status;
     for (size_t i = 0; !status && i < 2 && segments[i].part; i++)
         status = allocate(writer, &segments[i], err);
     imgtk_turn_end(write->turn);
@@ -172,6 +174,8 @@ int vmdk_zero(void *handle, uint64_t offset, uint64_t length, struct imgtk_turn 
     if (writer->subformat == VMDK_STREAM)
         return vmdk_stream_zero(writer, offset, length, turn, err);
     int status = imgtk_turn_begin(turn, err);
+    if (status)
+        return status;
     while (!status && length > 0) {
         struct segment segment = cut(writer, offset, length);
         status = zero_segment(writer, &segment, err);

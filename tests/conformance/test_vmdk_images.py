@@ -34,7 +34,7 @@ def fails_to_read(tmp_path, image, match):
     assert not back.exists()
 
 
-# ---- ESX ------------------------------------------------------------------------------------------------------------
+# ---- ESX -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("grain", [1, 8, 128])
 def test_cowd(tmp_path, grain):
@@ -90,7 +90,7 @@ def test_mixed_extents(tmp_path):
     assert read_back(tmp_path, image) == placed(2298, [(0, flat), (base, b"\x09" * 1024), (2297 * 512, b"end")])
 
 
-# ---- Links ------------------------------------------------------------------------------------------------------------
+# ---- Links ---------------------------------------------------------------------------------------------------------
 
 def test_link_over_a_flat_parent(tmp_path):
     make_raw(tmp_path / "base-flat.vmdk", 100 * 512, [(0, b"base" * 12800)])
@@ -123,7 +123,7 @@ def test_half_a_parent_is_an_error(tmp_path, parent, parent_cid):
     fails_to_read(tmp_path, image, "parent")
 
 
-# ---- Damage ------------------------------------------------------------------------------------------------------------
+# ---- Damage --------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def sparse(tmp_path):
@@ -208,7 +208,8 @@ def test_directory_that_loops(tmp_path, sparse):
     (dict(capacity=1 << 36), "grain directory"), (dict(grain=0), "grain size"), (dict(grain=100), "grain size"),
     (dict(grain=1 << 40), "grain size"), (dict(gtes=0), "grain table"), (dict(gtes=0x80000000), "grain table"),
     (dict(gd=1 << 60, rgd=1 << 60), "grain directory"), (dict(version=4), "version"), (dict(flags=0x80003), "flags"),
-    (dict(compression=2), "compression"), (dict(flags=0x10003), "compressed"), (dict(newlines=b"\r\n\r\n"), "line ends"),
+    (dict(compression=2), "compression"), (dict(flags=0x10003), "compressed"),
+    (dict(newlines=b"\r\n\r\n"), "line ends"),
     (dict(descriptor_size=1 << 40), "descriptor"), (dict(descriptor_offset=1 << 50), "descriptor"),
     (dict(descriptor_offset=0), "extent of an image"), (dict(capacity=0, descriptor_size=0), "capacity")])
 def test_bad_header(tmp_path, sparse, values, match):
@@ -267,7 +268,7 @@ def test_failed_write_leaves_nothing(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["part.vmdk"], subformat
 
 
-# ---- Descriptors ---------------------------------------------------------------------------------------------------------
+# ---- Descriptors ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "sub/../../secret", "/dev/zero", "/proc/self/environ",
                                   "link", "nbd://localhost/x", "fd:0", "-", "http://localhost/x"])

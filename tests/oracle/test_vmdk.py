@@ -48,6 +48,14 @@ def rows(result):
     return [{key: row[key] for key in kept if key in row} for row in json.loads(result.out)]
 
 
+def assert_same_disk(one, two):
+    """The same bytes; holes of large files are not read."""
+    if os.path.getsize(one) <= 100 * MIB:
+        assert_same_bytes(one, two)
+    assert os.path.getsize(one) == os.path.getsize(two)
+    qemu_img("compare", "-f", "raw", "-F", "raw", one, two)
+
+
 def write(subformat, raw, image, options=""):
     imgtk("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}{options}", raw, image)
 
@@ -73,10 +81,7 @@ def test_imgtk_reads_what_qemu_writes(tmp_path, subformat, size):
     qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={subformat}", raw, image)
     assert rows(imgtk("map", "--output=json", image)) == rows(qemu_img("map", "--output=json", image))
     imgtk("convert", "-f", "vmdk", "-O", "raw", image, back)
-    if size < 3 * GIB:
-        assert_same_bytes(raw, back)
-    else:
-        qemu_img("compare", "-s", "-f", "raw", "-F", "raw", raw, back)
+    assert_same_disk(raw, back)
 
 
 @pytest.mark.parametrize("size", [512, 33 * MIB + 1536, 2 * GIB + 512])
@@ -87,7 +92,7 @@ def test_imgtk_reads_what_imgtk_writes(tmp_path, subformat, size):
     write(subformat, raw, image)
     imgtk("convert", "-O", "raw", image, back)
     os.truncate(raw, rounded(size, subformat))
-    assert_same_bytes(raw, back)
+    assert_same_disk(raw, back)
     assert rows(imgtk("map", "--output=json", image)) == rows(qemu_img("map", "--output=json", image))
 
 

@@ -89,13 +89,16 @@ static void test_faults(void **state)
 
 static void test_recognising(void **state)
 {
-    static const char *const yes[] = { "# Disk DescriptorFile", "# disk descriptorfile\n", "# x\n\nversion=1\n" };
+    static const char *const yes[] = { "# Disk DescriptorFile", "# disk descriptorfile\n" };
+    static const char *const maybe[] = { "# x\n\nversion=1\n", "version=3\nCID=1\n" };
     static const char *const no[] = { "", "#", "# Disk Descriptor", "version=", "version=9\n", "# x", "hello" };
     (void)state;
     for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++)
-        assert_true(vmdk_descriptor_looks_like((const uint8_t *)yes[i], strlen(yes[i])));
+        assert_int_equal(vmdk_descriptor_probe((const uint8_t *)yes[i], strlen(yes[i])), IMGTK_PROBE_YES);
+    for (size_t i = 0; i < sizeof(maybe) / sizeof(maybe[0]); i++)
+        assert_int_equal(vmdk_descriptor_probe((const uint8_t *)maybe[i], strlen(maybe[i])), IMGTK_PROBE_MAYBE);
     for (size_t i = 0; i < sizeof(no) / sizeof(no[0]); i++)
-        assert_false(vmdk_descriptor_looks_like((const uint8_t *)no[i], strlen(no[i])));
+        assert_int_equal(vmdk_descriptor_probe((const uint8_t *)no[i], strlen(no[i])), IMGTK_PROBE_NO);
 }
 
 static void test_written_text_reads_back(void **state)
