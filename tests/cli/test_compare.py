@@ -55,6 +55,7 @@ def test_strict(folder):
     assert imgtk("compare", "--strict", "a.raw", "longer.raw", code=1).out == "Strict mode: Image size mismatch!\n"
 
 
+@pytest.mark.threads
 def test_the_first_of_several_differences_is_told(folder):
     make_raw("one.raw", 64 * MIB, [(0, compressible(MIB) * 64)])
     shutil.copyfile("one.raw", "two.raw")
@@ -115,6 +116,7 @@ def test_cannot_open(folder, words, code):
     assert result.err.startswith("imgtk: ") and result.out == ""
 
 
+@pytest.mark.threads
 def test_cannot_read(folder):
     with open("packed.qcow2", "r+b") as file:
         file.seek(5 * 65536 + 5000)

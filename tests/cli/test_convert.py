@@ -133,6 +133,7 @@ def test_a_failure_keeps_the_previous_file(folder):
         assert out.read(8) == b"precious"
 
 
+@pytest.mark.threads
 def test_salvage(folder):
     qemu_img("convert", "-c", "-O", "qcow2", "disk.raw", "packed.qcow2")
     offset = 5 * 65536 + 5000  # inside the compressed clusters, which follow five clusters of metadata
@@ -180,6 +181,7 @@ def test_progress_for_a_program(folder):
     assert numbers == sorted(set(numbers)) and numbers[0] == 0 and numbers[-1] == 100
 
 
+@pytest.mark.threads
 def test_progress_as_jsonl(folder):
     read, write = os.pipe()
     subprocess.run([IMGTK, "convert", f"--progress={write}", "--progress-format=jsonl", "disk.qcow2", "out.raw"],
