@@ -13,6 +13,12 @@ struct packed {
     struct qcow2_segments segments;
 };
 
+/* Compressors give up before the last byte of a tight buffer: they get room for more than is of use. */
+static size_t slack(size_t cluster_size)
+{
+    return cluster_size / 64 + 512;
+}
+
 static int packed_init(struct packed *packed, const struct qcow2_geometry *geometry, const struct imgtk_write *write,
                        struct imgtk_error *err)
 {
@@ -20,7 +26,7 @@ static int packed_init(struct packed *packed, const struct qcow2_geometry *geome
     if (status)
         return status;
     packed->lengths = malloc(packed->input.count * sizeof(*packed->lengths));
-    packed->streams = malloc(packed->input.count * packed->input.cluster_size);
+    packed->streams = malloc(packed->input.count * packed->input.cluster_size + slack(packed->input.cluster_size));
     if (!packed->lengths || !packed->streams)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for compression");
     return qcow2_segments_init(&packed->segments, packed->input.count, err);
@@ -47,7 +53,9 @@ static int pack(struct qcow2_writer *writer, struct packed *packed, struct imgtk
         if (!qcow2_zeroes_are_data(writer) && qcow2_is_zero(cluster, cluster_size)) {
             packed->lengths[i] = ZERO;
         } else {
-            length = imgtk_codec_compress(codec, cluster, cluster_size, at, cluster_size - 1);
+            length = imgtk_codec_compress(codec, cluster, cluster_size, at, cluster_size + slack(cluster_size));
+            if (length >= cluster_size)
+                length = STORED;
             packed->lengths[i] = (uint32_t)length;
         }
         at += length;

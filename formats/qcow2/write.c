@@ -45,34 +45,51 @@ static uint64_t data_bitmap(const struct qcow2_writer *writer, uint32_t subclust
     return subclusters | (writer->has_backing ? (uint64_t)(uint32_t)~subclusters << QCOW2_SUBCLUSTERS : 0);
 }
 
-/* The stretch from the first to the last subcluster with data. Zero subclusters between cost less than more writes. */
-static void add_data(const struct qcow2_writer *writer, const struct qcow2_input *input, size_t index,
-                     uint32_t subclusters, uint64_t host, struct qcow2_segments *segments)
+/* The bytes of a cluster that have to be written, which begin and end where data do. */
+struct stretch {
+    size_t begin, end;
+};
+
+/* Zero subclusters between data cost less than more writes. */
+static struct stretch find_stretch(const struct qcow2_writer *writer, const struct qcow2_input *input, size_t index,
+                                   uint32_t subclusters)
 {
-    const uint8_t *cluster = qcow2_input_cluster(input, index);
-    size_t begin = 0;
-    size_t end = writer->reads_zero || writer->external ? qcow2_input_bytes(input, index) : input->cluster_size;
+    enum { BLOCK = 4096 };
+    struct stretch stretch = { 0, qcow2_input_bytes(input, index) };
     if (writer->geometry.extended_l2) {
         unsigned bits = writer->geometry.subcluster_bits;
-        begin = (size_t)__builtin_ctz(subclusters) << bits;
         size_t last = (size_t)(32 - __builtin_clz(subclusters)) << bits;
-        end = last < end ? last : end;
+        stretch.begin = (size_t)__builtin_ctz(subclusters) << bits;
+        stretch.end = last < stretch.end ? last : stretch.end;
     }
-    qcow2_segments_add(segments, cluster + begin, host + begin, end - begin);
+    if (!writer->reads_zero)
+        stretch.end = imgtk_round_up(stretch.end, input->cluster_size);
+    if (!writer->reads_zero || qcow2_zeroes_are_data(writer))
+        return stretch;
+    const uint8_t *cluster = qcow2_input_cluster(input, index);
+    while (stretch.end > stretch.begin + BLOCK) {
+        size_t block = (stretch.end - 1) / BLOCK * BLOCK;
+        if (!qcow2_is_zero(cluster + block, stretch.end - block))
+            break;
+        stretch.end = block;
+    }
+    return stretch;
 }
 
 int qcow2_map_data(struct qcow2_writer *writer, const struct qcow2_input *input, size_t index, uint32_t subclusters,
                    struct qcow2_segments *segments, struct imgtk_error *err)
 {
+    struct stretch stretch = find_stretch(writer, input, index, subclusters);
     uint64_t guest = input->first + index;
     uint64_t host;
     int status = qcow2_tables_select(writer, guest, err);
     if (!status)
-        status = place_data(writer, guest, 1, qcow2_input_bytes(input, index), &host, err);
+        status = place_data(writer, guest, 1, stretch.end, &host, err);
     if (status)
         return status;
     qcow2_tables_set(writer, guest, host | QCOW2_COPIED, data_bitmap(writer, subclusters));
-    add_data(writer, input, index, subclusters, host, segments);
+    qcow2_segments_add(segments, qcow2_input_cluster(input, index) + stretch.begin, host + stretch.begin,
+                       stretch.end - stretch.begin);
     return 0;
 }
 
