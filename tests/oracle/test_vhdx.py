@@ -169,8 +169,6 @@ def test_huge_sparse_disks_of_qemu_img(tmp_path, size):
 def test_measure_is_exact(tmp_path, options, size):
     raw = raw_of(tmp_path / "a.raw", size)
     imgtk("convert", "-f", "raw", "-O", "vhdx", "-o", options, raw, tmp_path / "a.vhdx")
-    if "measure" not in imgtk("help").out:
-        missing("this imgtk has no measure command yet")
     told = json.loads(imgtk("measure", "--output=json", "-f", "raw", "-O", "vhdx", "-o", options, raw).out)
     assert told["required"] == os.path.getsize(tmp_path / "a.vhdx")
     imgtk("convert", "-S", "0", "-O", "vhdx", "-o", options, raw, tmp_path / "full.vhdx")
