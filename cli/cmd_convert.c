@@ -16,7 +16,7 @@
 struct values {
     struct cli_common common;
     const char *format, *source_backing_format, *target_format, *backing, *backing_format, *snapshot, *sparse, *workers, *cache, *source_cache;
-    bool existing, is_zero, compress, salvage, no_sync, image_opts;
+    bool existing, is_zero, compress, salvage, no_sync, resume, image_opts;
     struct progress_options progress;
     struct cli_list options;
     int64_t sparse_size; /* of `sparse` */
@@ -46,6 +46,8 @@ static const struct cli_option options[] = {
     { '\0', "destination-is-zero", CLI_FLAG, FIELD(is_zero), NULL, NULL },
     { '\0', "salvage", CLI_FLAG, FIELD(salvage), NULL, "unreadable parts become zeroes, with a warning each" },
     { '\0', "no-sync", CLI_FLAG, FIELD(no_sync), NULL, "do not wait until the destination is on disk" },
+    { '\0', "resume", CLI_FLAG, FIELD(resume), NULL,
+      "keep a journal beside the unfinished file, and go on with what an interrupted conversion left" },
     { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (as many as there are CPUs)" },
     { '\0', "parallel", CLI_TEXT, FIELD(workers), "N", NULL },
     { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
@@ -220,7 +222,7 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
         .sparse_size = values->sparse_size, .workers = values->worker_count,
         .target = { .name = name, .format = target->driver->name, .format_opts = target->options,
                     .existing = values->existing, .is_zero = values->is_zero, .compress = values->compress,
-                    .no_sync = values->no_sync },
+                    .no_sync = values->no_sync, .resume = values->resume },
     };
     int code = 0;
     if (target->backing)

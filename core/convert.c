@@ -5,6 +5,7 @@
 
 #include "context.h"
 #include "imgtk/bytes.h"
+#include "resume.h"
 
 #define ITEM_SIZE (1u << 20)
 #define ZERO_GRANULE 4096u
@@ -76,6 +77,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
         .source_count = job->source_count,
         .workers = conversion->workers,
         .write_all = job->sparse_size == 0,
+        .sparse_size = job->sparse_size,
     };
     status = target_create(conversion->context, &request, &conversion->target, err);
     if (status)
@@ -84,7 +86,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
         conversion->workers = 1;
     conversion->progress = (struct imgtk_progress){ .phase = "copy", .total = conversion->source.size };
     choose_sizes(conversion);
-    return 0;
+    return conversion->target.resume ? resume_replay(conversion->target.resume, conversion, err) : 0;
 }
 
 /* ---- Progress ----------------------------------------------------------- */

@@ -5,18 +5,12 @@
 #include "context.h"
 #include "convert.h"
 #include "imgtk/bytes.h"
+#include "resume.h"
 #include "zero.h"
 
 #define BUFFER_ALIGN 4096u
 #define SALVAGE_STEP (64u << 10)
 #define SALVAGE_SECTOR 512u
-
-enum run_kind { RUN_DROP, RUN_ZERO, RUN_DATA };
-
-struct run {
-    enum run_kind kind;
-    size_t start, length; /* bytes within the item */
-};
 
 struct worker {
     struct conversion *conversion;
@@ -24,7 +18,8 @@ struct worker {
     struct imgtk_walk *backing_walk; /* NULL: the target has no backing file */
     uint8_t *buffer;                 /* item_size bytes */
     uint8_t *below;                  /* what the backing file has there; NULL without one */
-    struct run *runs;                /* item_size / granule of them */
+    struct run *runs;                /* item_size / granule of them, at least one */
+    size_t run_count;                /* of the item at hand */
 };
 
 /* ---- Reading ------------------------------------------------------------ */
@@ -125,9 +120,9 @@ static int do_data(struct worker *worker, const struct item *item, bool final, s
     int status = read_item(worker, item, err);
     if (!status)
         status = read_backing(worker, item, err);
-    size_t count = status ? 0 : find_runs(worker, item->length);
-    for (size_t i = 0; !status && i < count; i++) {
-        turn->last = final && i + 1 == count;
+    worker->run_count = status ? 0 : find_runs(worker, item->length);
+    for (size_t i = 0; !status && i < worker->run_count; i++) {
+        turn->last = final && i + 1 == worker->run_count;
         status = write_run(worker, item, &worker->runs[i], turn, err);
         if (status)
             imgtk_fail_prefix(err, "%s", worker->conversion->job->target.name);
@@ -187,6 +182,7 @@ static int do_copy(struct worker *worker, const struct item *item, struct imgtk_
     struct imgtk_write write = { .length = (size_t)item->length, .offset = item->offset, .turn = turn };
     struct imgtk_storage *to = NULL;
     uint64_t to_offset = 0, done = 0;
+    turn->last = true; /* the copy itself needs no turn */
     int status = conversion->target.driver->place(conversion->target.writer, &write, &to, &to_offset, err);
     if (status == IMGTK_EUNSUPPORTED)
         return write_instead(worker, item, turn, err);
@@ -215,6 +211,18 @@ static int do_zero(struct worker *worker, const struct item *item, struct imgtk_
 
 /* ---- The loop ----------------------------------------------------------- */
 
+static int record(struct worker *worker, const struct item *item, struct imgtk_error *err)
+{
+    struct conversion *conversion = worker->conversion;
+    if (!conversion->target.resume)
+        return 0;
+    if (item->kind != ITEM_DATA) { /* one run, whatever the buffer was used for */
+        worker->runs[0] = (struct run){ item->kind == ITEM_ZERO ? RUN_ZERO : RUN_DATA, 0, (size_t)item->length };
+        worker->run_count = 1;
+    }
+    return resume_record(conversion->target.resume, conversion, item, worker->runs, worker->run_count, err);
+}
+
 static int do_item(struct worker *worker, const struct item *item, struct imgtk_error *err)
 {
     struct imgtk_turn turn = { .stile = &worker->conversion->stile, .item = item->number };
@@ -225,6 +233,8 @@ static int do_item(struct worker *worker, const struct item *item, struct imgtk_
         status = do_copy(worker, item, &turn, err);
     else
         status = do_zero(worker, item, &turn, err);
+    if (!status)
+        status = record(worker, item, err);
     if (status)
         return status;
     turn_settle(&turn);

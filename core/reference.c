@@ -358,6 +358,11 @@ int imgtk_reference_create(struct imgtk_references *refs, const char *name, stru
     return 0;
 }
 
+bool references_have_created(const struct imgtk_references *refs)
+{
+    return refs->created_count > 0;
+}
+
 int references_commit(struct imgtk_references *refs, bool sync, struct imgtk_error *err)
 {
     for (size_t i = 0; i < refs->created_count; i++) {

@@ -9,6 +9,8 @@ int references_new(struct imgtk_context *context, const char *image_name, bool f
                    struct imgtk_references **out, struct imgtk_error *err);
 /* Closes what imgtk_reference_create() made and references_commit() did not put in place. NULL is allowed. */
 void references_free(struct imgtk_references *refs);
+/* Whether imgtk_reference_create() made any. */
+bool references_have_created(const struct imgtk_references *refs);
 /* Puts every created file in its place, in the order of creation. */
 int references_commit(struct imgtk_references *refs, bool sync, struct imgtk_error *err);
 

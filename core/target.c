@@ -1,5 +1,6 @@
 #include "target.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -7,6 +8,7 @@
 #include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "reference.h"
+#include "resume.h"
 #include "storage/storage.h"
 
 /* ---- Opening ------------------------------------------------------------ */
@@ -41,12 +43,40 @@ static int refuse_source(const struct target_request *request, struct imgtk_erro
     return 0;
 }
 
+/* What shapes the bytes of the target; a journal of another shape is of no use. */
+static int describe_shape(const struct target *target, const struct target_request *request, char *out, size_t size,
+                          struct imgtk_error *err)
+{
+    const char *preset = imgtk_context_format_options(target->context, target->driver->name);
+    const char *options = request->wish->format_opts;
+    int length = snprintf(out, size, "%s;%s;%s;%d;%lld", target->driver->name, preset ? preset : "",
+                          options ? options : "", request->write_all, (long long)request->sparse_size);
+    if (length < 0 || (size_t)length >= size)
+        return imgtk_fail(err, IMGTK_ELIMIT, "the options are too long");
+    return 0;
+}
+
+static int open_resumed(struct target *target, const struct target_request *request, struct imgtk_error *err)
+{
+    char shape[4096];
+    const struct imgtk_target *wish = request->wish;
+    if (!request->plan || wish->existing || wish->compress || strcmp(wish->name, "-") == 0)
+        return imgtk_fail(err, IMGTK_EINVAL, "%s: --resume is for uncompressed conversions into a new file", wish->name);
+    if (!(target->driver->flags & IMGTK_DRIVER_RESUME))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "%s: --resume is not for format %s", wish->name,
+                          target->driver->name);
+    int status = describe_shape(target, request, shape, sizeof(shape), err);
+    return status ? status : resume_open(target->context, request, shape, &target->resume, &target->file, err);
+}
+
 static int open_file(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     const struct imgtk_target *wish = request->wish;
     int status = refuse_source(request, err);
     if (status)
         return imgtk_fail_prefix(err, "%s", wish->name);
+    if (wish->resume)
+        return open_resumed(target, request, err);
     if (wish->existing)
         return imgtk_storage_open(target->context, wish->name, IMGTK_STORAGE_WRITABLE, wish->storage_opts,
                                   &target->file, err);
@@ -87,7 +117,7 @@ static int try_sharing(struct target *target, const struct target_request *reque
 {
     bool is_new = !request->wish->existing && (imgtk_storage_flags(target->file) & IMGTK_STORAGE_READS_ZERO);
     if (target->sequential || !is_new || request->source_count == 0 ||
-        (target->driver->flags & IMGTK_DRIVER_FIXED_PLACES))
+        target->resume || (target->driver->flags & IMGTK_DRIVER_FIXED_PLACES))
         return 0;
     bool shares = true;
     for (size_t i = 0; shares && i < request->source_count; i++)
@@ -150,6 +180,8 @@ static int lay_out(struct target *target, const struct target_request *request, 
     target->unit = args.unit;
     target->drops_zeroes = (target->driver->flags & IMGTK_DRIVER_DROPS_ZEROES) &&
                            (args.compresses || request->wish->compress);
+    if (target->resume && references_have_created(target->references))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "--resume is for targets of one file");
     if (!imgtk_is_power_of_two(target->unit) || target->unit > 2u << 20)
         return imgtk_fail(err, IMGTK_EINVAL, "the driver %s works in units of %u bytes, which is not a power of two up to 2 MiB",
                           target->driver->name, (unsigned)target->unit);
@@ -188,7 +220,9 @@ int target_commit(struct target *target, struct imgtk_error *err)
     int status = target->driver->finish(target->writer, err);
     if (!status)
         status = references_commit(target->references, sync, err);
-    if (!status)
+    if (!status && target->resume)
+        status = resume_commit(target->resume, target->file, sync, err);
+    else if (!status)
         status = imgtk_storage_commit(target->file, sync, err);
     return status ? imgtk_fail_prefix(err, "%s", target->wish->name) : 0;
 }
@@ -199,6 +233,7 @@ void target_close(struct target *target)
         target->driver->writer_close(target->writer);
     references_free(target->references);
     imgtk_storage_close(target->file);
+    resume_close(target->resume);
     imgtk_opts_free(target->opts);
     memset(target, 0, sizeof(*target));
 }

@@ -16,6 +16,7 @@ struct target {
     bool reads_zero;   /* what is not written reads as zeroes */
     bool sequential;
     bool drops_zeroes; /* write() leaves out zero units by itself, and compressing makes it worth to let it */
+    struct resume *resume; /* NULL: not asked for */
     bool shares_blocks; /* the file system can share the blocks of every source file with the target */
 };
 
@@ -28,6 +29,7 @@ struct target_request {
     size_t source_count;
     unsigned workers;
     bool write_all;
+    int64_t sparse_size; /* of the job */
 };
 
 /* Opens or creates the file and lays the image out. On failure nothing is left behind. */

@@ -176,7 +176,8 @@ static const struct imgtk_driver driver = {
     .name = "qcow2",
     .description = "QEMU copy-on-write images, versions 2 and 3",
     .version = IMGTK_VERSION,
-    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_COMPRESS | IMGTK_DRIVER_DROPS_ZEROES,
+    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_COMPRESS | IMGTK_DRIVER_DROPS_ZEROES |
+             IMGTK_DRIVER_RESUME,
     .suffixes = suffixes,
     .create_opts = qcow2_create_opts,
     .probe = qcow2_probe,

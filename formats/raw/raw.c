@@ -119,7 +119,7 @@ const struct imgtk_driver raw_driver = {
     .description = "the bytes of the disk and nothing else",
     .version = IMGTK_VERSION,
     .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_NO_PROBE_WRITE |
-             IMGTK_DRIVER_FIXED_PLACES,
+             IMGTK_DRIVER_FIXED_PLACES | IMGTK_DRIVER_RESUME,
     .suffixes = raw_suffixes,
     .open_opts = raw_open_opts,
     .create_opts = raw_create_opts,

@@ -222,7 +222,7 @@ struct imgtk_create {
 /* One piece of guest data: whole units, never all zero unless the user asked for full allocation (-S 0). */
 struct imgtk_write {
     const void *buf;
-    size_t length;               /* bytes, > 0, <= 4 MiB */
+    size_t length;               /* bytes, > 0, <= 4 MiB; for place() <= 16 MiB */
     uint64_t offset;             /* guest offset, a multiple of the unit */
     struct imgtk_turn *turn;
 };
@@ -244,7 +244,10 @@ enum {
     IMGTK_DRIVER_NO_PROBE_WRITE = 1u << 4, /* never chosen by probing for writing (raw) */
     IMGTK_DRIVER_FIXED_PLACES = 1u << 5, /* where guest bytes lie is known before they are: place() allocates nothing */
     /* write() leaves out the units of its data that are all zero, unless IMGTK_CREATE_FULL; asked of it when it compresses */
-    IMGTK_DRIVER_DROPS_ZEROES = 1u << 6
+    IMGTK_DRIVER_DROPS_ZEROES = 1u << 6,
+    /* Calling place() and zero() again for what an interrupted writer wrote makes a new writer go on where it was: its
+       places depend on the order of the calls and on nothing else. Uncompressed images of one file only. */
+    IMGTK_DRIVER_RESUME = 1u << 7
 };
 
 struct imgtk_driver {

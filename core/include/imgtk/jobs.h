@@ -33,6 +33,9 @@ struct imgtk_target {
     bool is_zero;              /* --target-is-zero: an existing target reads as zeroes already */
     bool compress;             /* -c */
     bool no_sync;              /* give the file its name without waiting for the disk */
+    /* Write NAME.imgtk-part and the journal NAME.imgtk-resume, and go on with what an interrupted conversion of the
+       same source left there. For formats whose driver says IMGTK_DRIVER_RESUME, uncompressed, in one file. */
+    bool resume;
 };
 
 enum { IMGTK_SPARSE_DEFAULT = -1 };
