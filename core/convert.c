@@ -51,6 +51,9 @@ static void choose_sizes(struct conversion *conversion)
     uint64_t granule = job->sparse_size > 0 ? (uint64_t)job->sparse_size : ZERO_GRANULE;
     if (!conversion->target.reads_zero && granule < EXISTING_GRANULE)
         granule = EXISTING_GRANULE;
+    /* A journal must name the very units that the driver keeps, since it is not shown their zeroes again. */
+    if (conversion->target.resume && !(conversion->target.driver->flags & IMGTK_DRIVER_FIXED_PLACES))
+        granule = unit;
     granule = imgtk_round_down(granule, unit);
     conversion->item_size = unit > ITEM_SIZE ? unit : ITEM_SIZE;
     conversion->granule = (uint32_t)imgtk_min_u64(granule > unit ? granule : unit, conversion->item_size);

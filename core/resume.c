@@ -162,10 +162,16 @@ static int replay_run(struct conversion *conversion, const struct journal_record
         return imgtk_fail(err, IMGTK_ECORRUPT, "the journal of the conversion names a range outside the disk");
     if (record->kind == JOURNAL_ZERO)
         return target->driver->zero(target->writer, record->offset, record->length, &turn, err);
-    struct imgtk_write write = { .length = (size_t)record->length, .offset = record->offset, .turn = &turn };
-    struct imgtk_storage *file;
-    uint64_t host_offset;
-    return target->driver->place(target->writer, &write, &file, &host_offset, err);
+    int status = 0;
+    uint64_t end = record->offset + record->length;
+    /* Unit by unit: what a driver puts between its units must come to lie where write() had put it. */
+    for (uint64_t at = record->offset; !status && at < end; at += target->unit) {
+        struct imgtk_write write = { .length = (size_t)imgtk_min_u64(target->unit, end - at), .offset = at, .turn = &turn };
+        struct imgtk_storage *file;
+        uint64_t host_offset;
+        status = target->driver->place(target->writer, &write, &file, &host_offset, err);
+    }
+    return status;
 }
 
 static int replay_item(struct conversion *conversion, const struct journal_record *record, struct imgtk_error *err)

@@ -165,7 +165,7 @@ static int lay_out(struct target *target, const struct target_request *request, 
         .plan = request->plan,
         .flags = (request->wish->compress ? IMGTK_CREATE_COMPRESS : 0u) |
                  (target->sequential ? IMGTK_CREATE_STREAM : 0u) | (request->plan ? 0u : IMGTK_CREATE_EMPTY) |
-                 (request->write_all ? IMGTK_CREATE_FULL : 0u),
+                 (request->write_all ? IMGTK_CREATE_FULL : 0u) | (target->resume ? IMGTK_CREATE_RESUME : 0u),
         .workers = request->workers,
         .note = note_line,
         .note_context = target->context,

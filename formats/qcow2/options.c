@@ -124,6 +124,19 @@ static int check_target(const struct imgtk_create *args, const struct qcow2_crea
     return 0;
 }
 
+/* Subclusters are found in the data, and preallocating writes over what is there: place() alone brings back neither. */
+static int check_resume(const struct imgtk_create *args, const struct qcow2_create_options *options,
+                        struct imgtk_error *err)
+{
+    if (!(args->flags & IMGTK_CREATE_RESUME))
+        return 0;
+    if (options->preallocation != QCOW2_PREALLOCATION_OFF)
+        return imgtk_fail(err, IMGTK_EINVAL, "a conversion with preallocation cannot be resumed");
+    if (options->geometry.extended_l2)
+        return imgtk_fail(err, IMGTK_EINVAL, "a conversion with extended_l2 cannot be resumed");
+    return 0;
+}
+
 static int check_level(const struct imgtk_create *args, const struct qcow2_create_options *options,
                        struct imgtk_error *err)
 {
@@ -185,6 +198,8 @@ int qcow2_options_read(const struct imgtk_create *args, struct qcow2_create_opti
         status = check_names(out, err);
     if (!status)
         status = check_target(args, out, err);
+    if (!status)
+        status = check_resume(args, out, err);
     if (!status)
         status = check_level(args, out, err);
     if (!status)

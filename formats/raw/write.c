@@ -79,6 +79,8 @@ int raw_create(struct imgtk_create *args, void **writer, struct imgtk_error *err
     bool stream = (args->flags & IMGTK_CREATE_STREAM) != 0;
     if (args->flags & IMGTK_CREATE_COMPRESS)
         return imgtk_fail(err, IMGTK_EINVAL, "raw images cannot be compressed");
+    if ((args->flags & IMGTK_CREATE_RESUME) && preallocation_of(args) != PREALLOCATE_OFF)
+        return imgtk_fail(err, IMGTK_EINVAL, "a conversion with preallocation cannot be resumed");
     if (stream && preallocation_of(args) != PREALLOCATE_OFF)
         return imgtk_fail(err, IMGTK_EINVAL, "a pipe cannot be preallocated");
     struct raw_writer *raw = calloc(1, sizeof(*raw));

@@ -38,7 +38,7 @@ def kill_after(seconds, *words):
             return True
 
 
-@pytest.mark.parametrize("form, options", [("raw", ""), ("qcow2", "cluster_size=4k"), ("qcow2", "extended_l2=on")])
+@pytest.mark.parametrize("form, options", [("raw", ""), ("qcow2", "cluster_size=4k"), ("qcow2", "cluster_size=512")])
 def test_twenty_kills(source, tmp_path, form, options):
     words = ["convert", "-f", "qcow2", "-O", form, *(["-o", options] if options else []), "-m", "2", source]
     start = time.monotonic()
@@ -113,6 +113,7 @@ def test_a_strange_journal_stays(source, tmp_path):
 
 @pytest.mark.parametrize("words, reason", [
     (["-O", "qcow2", "-c"], "uncompressed"), (["-O", "vdi"], "not for format vdi"),
+    (["-O", "qcow2", "-o", "extended_l2=on"], "extended_l2"), (["-O", "raw", "-o", "preallocation=full"], "preallocation"),
     (["-O", "qcow2", "-o", "data_file=other.raw"], "one file")])
 def test_what_cannot_resume_is_refused(source, tmp_path, words, reason):
     imgtk_fails("convert", "-f", "qcow2", *words, "--resume", source, tmp_path / "disk", match=reason)

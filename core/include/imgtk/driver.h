@@ -200,7 +200,8 @@ enum {
     IMGTK_CREATE_COMPRESS = 1u << 0,
     IMGTK_CREATE_STREAM = 1u << 1,     /* `file` is sequential: bytes strictly in order, none twice; writes come in guest order */
     IMGTK_CREATE_EMPTY = 1u << 2,      /* nothing will be written (imgtk create); finish follows create */
-    IMGTK_CREATE_FULL = 1u << 3        /* zeroes that are written stay allocated (-S 0); without it a driver may drop them */
+    IMGTK_CREATE_FULL = 1u << 3,       /* zeroes that are written stay allocated (-S 0); without it a driver may drop them */
+    IMGTK_CREATE_RESUME = 1u << 4      /* `file` may hold what an interrupted writer left; see IMGTK_DRIVER_RESUME */
 };
 
 struct imgtk_create {
@@ -245,8 +246,9 @@ enum {
     IMGTK_DRIVER_FIXED_PLACES = 1u << 5, /* where guest bytes lie is known before they are: place() allocates nothing */
     /* write() leaves out the units of its data that are all zero, unless IMGTK_CREATE_FULL; asked of it when it compresses */
     IMGTK_DRIVER_DROPS_ZEROES = 1u << 6,
-    /* Calling place() and zero() again for what an interrupted writer wrote makes a new writer go on where it was: its
-       places depend on the order of the calls and on nothing else. Uncompressed images of one file only. */
+    /* Calling place() and zero() again, unit by unit, for what an interrupted writer wrote makes a new writer go on
+       where it was: its places depend on the order of the units and on nothing else. create() gets
+       IMGTK_CREATE_RESUME, leaves the content of the file alone and refuses options for which that does not hold. */
     IMGTK_DRIVER_RESUME = 1u << 7
 };
 
