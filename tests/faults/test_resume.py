@@ -38,6 +38,7 @@ def kill_after(seconds, *words):
             return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form, options", [("raw", ""), ("qcow2", "cluster_size=4k"), ("qcow2", "cluster_size=512")])
 def test_twenty_kills(source, tmp_path, form, options):
     words = ["convert", "-f", "qcow2", "-O", form, *(["-o", options] if options else []), "-m", "2", source]
