@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from imgtk_test import BUILD, IMGTK, environment, execute, imgtk, missing
+from imgtk_test import BUILD, IMGTK, ROOT, environment, execute, imgtk, missing
 
 REAL = ["convert", "create", "map", "info", "check", "compare", "measure", "formats"]
 
@@ -39,10 +39,7 @@ def test_every_option_in_help_is_taken(command):
 
 @pytest.mark.parametrize("command", REAL)
 def test_manual_has_every_option(command):
-    page = BUILD / f"man/imgtk-{command}.1"
-    if not page.exists():
-        missing(f"{page} is not there: an installed imgtk is tested")
-    text = page.read_text().replace("\\-", "-")
+    text = manual(f"imgtk-{command}.1")
     bold = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+|-[A-Za-z])(?![\w-])",
                           "\n".join(line for line in text.splitlines() if line.startswith(".B "))))
     assert set(spellings(command)) <= bold
@@ -93,3 +90,21 @@ def test_formats():
     assert modules["qcow2"]["read"] is True and modules["qcow2"]["path"].endswith("/qcow2.so")
     text = imgtk("formats").out
     assert all(f"{name}: " in text for name in modules)
+
+
+def manual(page):
+    path = BUILD / "man" / page
+    if not path.exists():
+        missing(f"{path} is not there: an installed imgtk is tested")
+    return path.read_text().replace("\\-", "-")
+
+
+def test_manual_has_every_command():
+    text = manual("imgtk.1")
+    assert all(text.count(f".BR imgtk-{command} (1)") >= 2 for command in REAL)
+
+
+def test_manual_has_every_key_of_the_configuration():
+    shipped = (ROOT / "conf/imgtk.yaml").read_text()
+    keys = set(re.findall(r"(?m)^#?([a-z_]+):", shipped))
+    assert keys == set(re.findall(r"(?m)^\.BR ([a-z_]+) \": ", manual("imgtk.yaml.5")))
