@@ -43,15 +43,17 @@ static void compare_cluster(struct qcow2_check_state *state, uint64_t cluster, u
     if ((refcount | references) == 0)
         return;
     state->result->image_end_offset = (cluster + 1) << state->image->geometry.cluster_bits;
-    if (refcount < references) {
-        qcow2_check_corruption(state, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
-                               refcount, references);
-        state->too_low++;
-    } else if (refcount > references) {
+    bool clash = qcow2_tally_use(&state->tally, cluster) == QCOW2_USE_CLASH;
+    if (refcount > references) {
         qcow2_check_report(state, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
                            refcount, references);
         state->result->leaks++;
-    } else if (qcow2_tally_use(&state->tally, cluster) == QCOW2_USE_CLASH) {
+    }
+    if (refcount < references) {
+        qcow2_check_corruption(state, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
+                               refcount, references);
+        state->too_low += !clash; /* what no count can repair is not among them */
+    } else if (clash) {
         qcow2_check_corruption(state, "ERROR cluster %" PRIu64 " is used for things that exclude each other", cluster);
     }
 }

@@ -12,7 +12,8 @@ static int adjust_block(struct qcow2_check_state *state, uint64_t index, bool ra
                         struct imgtk_error *err)
 {
     const struct qcow2_geometry *geometry = &state->image->geometry;
-    uint64_t first, end, offset = state->refcount_table[index], before = *fixed;
+    uint64_t first, end, offset = state->refcount_table[index];
+    bool changed = false;
     if (offset == 0 || !qcow2_refcount_span(state, index, &first, &end))
         return 0;
     int status = imgtk_storage_pread(state->image->file, state->table, (size_t)geometry->cluster_size, offset, err);
@@ -25,9 +26,10 @@ static int adjust_block(struct qcow2_check_state *state, uint64_t index, bool ra
                   : refcount <= references)
             continue;
         qcow2_refcount_put(state->table, cluster - first, geometry->refcount_order, references);
-        ++*fixed;
+        changed = true;
+        *fixed += !raise || qcow2_tally_use(&state->tally, cluster) != QCOW2_USE_CLASH;
     }
-    if (*fixed == before)
+    if (!changed)
         return 0;
     return imgtk_storage_pwrite(state->image->file, state->table, (size_t)geometry->cluster_size, offset, err);
 }
@@ -38,7 +40,7 @@ static int adjust(struct qcow2_check_state *state, bool raise, uint64_t *fixed, 
     *fixed = 0;
     for (uint64_t i = 0; i < state->refcount_blocks && status == 0; i++)
         status = adjust_block(state, i, raise, fixed, err);
-    return status == 0 && *fixed > 0 ? imgtk_storage_flush(state->image->file, err) : status;
+    return status == 0 ? imgtk_storage_flush(state->image->file, err) : status;
 }
 
 /* ---- New tables -------------------------------------------------------------- */
@@ -87,7 +89,7 @@ static uint64_t new_refcount(const struct qcow2_check_state *state, const struct
     uint64_t references = qcow2_tally_count(&state->tally, cluster);
     if (references <= max)
         return references;
-    ++*unfixable;
+    *unfixable += qcow2_tally_use(&state->tally, cluster) != QCOW2_USE_CLASH;
     return max;
 }
 
@@ -189,8 +191,6 @@ int qcow2_repair_raise(struct qcow2_check_state *state, struct imgtk_error *err)
     uint64_t fixed;
     if (state->rebuild)
         return rebuild(state, err);
-    if (state->too_low == 0)
-        return 0;
     int status = adjust(state, true, &fixed, err);
     state->result->corruptions -= fixed;
     state->result->corruptions_fixed += fixed;
