@@ -117,7 +117,7 @@ static int open_state(struct qcow2_check_state *state, struct imgtk_error *err)
     state->table = malloc((size_t)image->geometry.cluster_size);
     if (!state->table)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for a table");
-    return qcow2_tally_open(&state->tally, state->clusters, err);
+    return qcow2_tally_open(&state->tally, state->clusters + 1, err);
 }
 
 int qcow2_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)

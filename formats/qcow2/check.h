@@ -38,7 +38,9 @@ enum qcow2_use qcow2_tally_use(const struct qcow2_tally *tally, uint64_t cluster
 struct qcow2_check_state {
     struct qcow2 *image;
     struct imgtk_check *result;
-    uint64_t file_size, clusters;   /* clusters: of the file, a partial one at its end included */
+    /* clusters: of the file, a partial one at its end included; and one more when a reference reaches there, which
+       the end of a compressed cluster may. */
+    uint64_t file_size, clusters;
     struct qcow2_tally tally;
     uint8_t *table;                 /* one cluster: the L2 table or refcount block at hand */
     uint64_t *refcount_table;       /* host order; entries that cannot be used are 0 */

@@ -21,7 +21,7 @@ bool qcow2_count_range(struct qcow2_check_state *state, uint64_t offset, uint64_
         return false;
     }
     uint64_t last = (offset + length - 1) >> geometry->cluster_bits;
-    for (uint64_t i = offset >> geometry->cluster_bits; i <= last && i < state->clusters && *status == 0; i++)
+    for (uint64_t i = offset >> geometry->cluster_bits; i <= last && *status == 0; i++)
         *status = qcow2_tally_add(&state->tally, i, use, err);
     return true;
 }
@@ -267,5 +267,9 @@ int qcow2_count_references(struct qcow2_check_state *state, struct imgtk_error *
         status = count_l1(&active, image->header.l1_offset, image->header.l1_size, err);
     if (status == 0)
         status = count_snapshots(state, err);
-    return status == 0 ? count_bitmaps(state, err) : status;
+    if (status == 0)
+        status = count_bitmaps(state, err);
+    if (status == 0 && qcow2_tally_count(&state->tally, state->clusters) > 0)
+        state->clusters++;
+    return status;
 }
