@@ -83,15 +83,29 @@ static int open_file(struct target *target, const struct target_request *request
     return imgtk_storage_create(target->context, wish->name, &target->file, err);
 }
 
-static int judge_file(struct target *target, const struct imgtk_target *wish, struct imgtk_error *err)
+/* A raw disk is as large as its file; -n promises to leave that alone. Other formats are laid out anew. */
+static int check_room(const struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
+    uint64_t present = 0;
+    if (!request->wish->existing || target->sequential || !(target->driver->flags & IMGTK_DRIVER_NO_PROBE_WRITE))
+        return 0;
+    int status = imgtk_storage_size(target->file, &present, err);
+    if (!status && present < request->size)
+        return imgtk_fail(err, IMGTK_EINVAL, "the target has %llu bytes, the disk needs %llu",
+                          (unsigned long long)present, (unsigned long long)request->size);
+    return status;
+}
+
+static int judge_file(struct target *target, const struct target_request *request, struct imgtk_error *err)
+{
+    const struct imgtk_target *wish = request->wish;
     uint32_t flags = imgtk_storage_flags(target->file);
     target->sequential = (flags & IMGTK_STORAGE_SEQUENTIAL) != 0;
     target->reads_zero = (flags & IMGTK_STORAGE_READS_ZERO) || wish->is_zero;
     if (target->sequential && !(target->driver->flags & IMGTK_DRIVER_STREAM))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "format %s cannot be written to a pipe: it must be written out of order",
                           target->driver->name);
-    return 0;
+    return check_room(target, request, err);
 }
 
 /* ---- Sharing blocks ------------------------------------------------------ */
@@ -204,7 +218,7 @@ int target_create(struct imgtk_context *context, const struct target_request *re
         status = open_file(out, request, err);
     if (status)
         return status; /* names the file itself */
-    status = judge_file(out, request->wish, err);
+    status = judge_file(out, request, err);
     if (!status)
         status = try_sharing(out, request, err);
     if (!status)
