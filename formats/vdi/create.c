@@ -88,7 +88,7 @@ int vdi_create(struct imgtk_create *args, void **writer, struct imgtk_error *err
         vdi_writer_close(vdi);
         return status;
     }
-    args->unit = vdi->header.type == VDI_STATIC ? VDI_SECTOR : VDI_BLOCK_SIZE;
+    args->unit = vdi->header.type == VDI_STATIC ? PAGE : VDI_BLOCK_SIZE;
     *writer = vdi;
     return 0;
 }

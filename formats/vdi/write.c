@@ -88,16 +88,17 @@ int vdi_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *
     return status ? status : imgtk_storage_zero(vdi->file, host, blocks * VDI_BLOCK_SIZE, flags, err);
 }
 
-/* Not for dynamic disks: what the kernel cannot copy would take blocks for zeroes that write() would have dropped. */
 int vdi_place(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,
               struct imgtk_error *err)
 {
     struct vdi_writer *vdi = writer;
-    if (vdi->stream || vdi->header.type != VDI_STATIC)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the blocks of a dynamic VDI get their places as they are written");
+    if (vdi->stream || !vdi->zeroed)
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this target has no places for a plain copy");
     *file = vdi->file;
     *host_offset = vdi->header.data_offset + write->offset;
-    return 0;
+    if (vdi->header.type == VDI_STATIC)
+        return 0;
+    return allocate(vdi, write->offset, write->length, write->turn, host_offset, err);
 }
 
 /* A static disk: every block at its own place. */
