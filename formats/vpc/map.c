@@ -32,6 +32,7 @@ static int unallocated_extent(struct vpc *vpc, uint32_t block, uint64_t offset, 
     int status = vpc_bat_unallocated(vpc, block, limit, &count, err);
     if (status)
         return status;
+    count += count == 0; /* its entry was read before: the file may have changed since */
     uint64_t end = imgtk_min_u64(((uint64_t)block + count) << vpc->block_bits, vpc->size);
     *out = (struct imgtk_extent){ .length = end - offset, .kind = IMGTK_EXTENT_ZERO };
     if (vpc->footer.type == VPC_DIFFERENCING) {
