@@ -134,6 +134,7 @@ def test_zeroes_take_no_space_and_full_allocation_takes_all(tmp_path):
     assert "identical" in qemu_img("compare", "-f", "raw", "-F", "vdi", raw, tmp_path / "b.vdi").out
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_the_same_input_makes_the_same_file(tmp_path, subformat):
     raw = make_raw(tmp_path / "raw", 40 * MIB, scattered(40 * MIB, 4))
@@ -149,6 +150,7 @@ def test_the_same_input_makes_the_same_file(tmp_path, subformat):
 
 # ---- Pipes and existing targets ------------------------------------------------
 
+@pytest.mark.threads
 @pytest.mark.parametrize("size", [SECTOR, 2 * MIB, 33 * MIB + 7 * SECTOR])
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_streams_to_a_pipe(tmp_path, subformat, size):
@@ -233,6 +235,7 @@ def chain(folder, link=BASE):
     return child, raw_of(folder, 6 * MIB, {0: content(1), 2: content(4), 5: content(5)})
 
 
+@pytest.mark.threads
 def test_differencing(tmp_path):
     child, raw = chain(tmp_path)
     node = f"driver=vdi,file.filename={child},backing=base.vdi"

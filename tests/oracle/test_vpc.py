@@ -185,6 +185,7 @@ def test_azure_profile(tmp_path):
     assert not os.path.exists(tmp_path / "b.vhd")
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_the_same_input_makes_the_same_file(tmp_path, subformat):
     raw = make_raw(tmp_path / "raw", 40 * MIB, scattered(40 * MIB, 4))
@@ -212,6 +213,7 @@ def test_bad_options_are_refused(tmp_path):
 
 # ---- Pipes and existing targets ------------------------------------------------
 
+@pytest.mark.threads
 @pytest.mark.parametrize("size", [SECTOR, 2 * MIB, 33 * MIB + 7 * SECTOR])
 @pytest.mark.parametrize("subformat", SUBFORMATS)
 def test_streams_to_a_pipe(tmp_path, subformat, size):
@@ -271,6 +273,7 @@ def test_a_fixed_disk_that_holds_a_vhd_is_refused(tmp_path):
 
 # ---- Bitmaps -------------------------------------------------------------------
 
+@pytest.mark.threads
 @pytest.mark.parametrize("block_size", [512, 4 * KIB, 64 * KIB, 512 * KIB, 2 * MIB, 16 * MIB])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_unset_sectors_of_a_dynamic_disk_are_zeroes(tmp_path, block_size, shuffle):
@@ -331,6 +334,7 @@ def test_the_parent_is_found(tmp_path, parents, parent_name):
     assert_reads_as(child, raw)
 
 
+@pytest.mark.threads
 def test_the_parent_is_found_by_a_name_that_is_not_ascii(tmp_path):
     child, raw = chain(tmp_path, [(b"W2ru", ".\\b\u00e4se \U0001f600.vhd")], base_name="b\u00e4se \U0001f600.vhd")
     assert_reads_as(child, raw)
@@ -435,6 +439,7 @@ def test_check_tells_every_fault(tmp_path):
     assert report["corruptions"] == 3 and report["total-clusters"] == 5
 
 
+@pytest.mark.slow
 def test_a_huge_block_table_is_bounded_by_the_file(tmp_path):
     image = tmp_path / "a.vhd"
     size = 2040 * GIB
