@@ -32,7 +32,7 @@ const struct imgtk_opt vmdk_create_opts[] = {
     { .name = "cid", .type = IMGTK_OPT_STRING,
       .help = "Content ID, up to 8 hexadecimal digits (random when it is not given and SOURCE_DATE_EPOCH is not set)" },
     { .name = "compression_level", .type = IMGTK_OPT_UINT, .min = 1, .max = 12,
-      .help = "Effort of streamOptimized's compression, 1 to 12" },
+      .help = "Effort of streamOptimized's compression, 1 (when it is not given) to 12" },
     { .name = NULL }
 };
 
