@@ -117,6 +117,7 @@ def test_sources(tmp_path, source, flags, options):
     assert_no_larger(raw, image, flags, options, tmp_path)
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("flags, options", [
     ([], ""), ([], "cluster_size=512"), ([], "extended_l2=on"), ([], "data_file=data.raw"), (["-c"], ""),
     (["-c"], "cluster_size=4k,compression_type=zstd"), (["-S", "0"], "")])
