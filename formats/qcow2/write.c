@@ -48,6 +48,7 @@ static uint64_t data_bitmap(const struct qcow2_writer *writer, uint32_t subclust
 /* The bytes of a cluster that have to be written, which begin and end where data do. */
 struct stretch {
     size_t begin, end;
+    size_t mapped;      /* what the entry says is data ends here: the file must not end before */
 };
 
 /* Zero subclusters between data cost less than more writes. */
@@ -55,7 +56,7 @@ static struct stretch find_stretch(const struct qcow2_writer *writer, const stru
                                    uint32_t subclusters)
 {
     enum { BLOCK = 4096 };
-    struct stretch stretch = { 0, qcow2_input_bytes(input, index) };
+    struct stretch stretch = { .end = qcow2_input_bytes(input, index) };
     if (writer->geometry.extended_l2) {
         unsigned bits = writer->geometry.subcluster_bits;
         size_t last = (size_t)(32 - __builtin_clz(subclusters)) << bits;
@@ -64,6 +65,7 @@ static struct stretch find_stretch(const struct qcow2_writer *writer, const stru
     }
     if (!writer->reads_zero)
         stretch.end = imgtk_round_up(stretch.end, input->cluster_size);
+    stretch.mapped = stretch.end;
     if (!writer->reads_zero || qcow2_zeroes_are_data(writer))
         return stretch;
     const uint8_t *cluster = qcow2_input_cluster(input, index);
@@ -84,7 +86,7 @@ int qcow2_map_data(struct qcow2_writer *writer, const struct qcow2_input *input,
     uint64_t host;
     int status = qcow2_tables_select(writer, guest, err);
     if (!status)
-        status = place_data(writer, guest, 1, stretch.end, &host, err);
+        status = place_data(writer, guest, 1, stretch.mapped, &host, err);
     if (status)
         return status;
     qcow2_tables_set(writer, guest, host | QCOW2_COPIED, data_bitmap(writer, subclusters));

@@ -132,6 +132,18 @@ def test_the_file_does_not_depend_on_workers(tmp_path, flags, options):
         assert_same_bytes(one, many)
 
 
+@pytest.mark.parametrize("options", ["", "cluster_size=2M", "extended_l2=on", "extended_l2=on,cluster_size=2M"])
+def test_a_last_cluster_that_is_mostly_zeroes(tmp_path, options):
+    """Its zeroes need not be written, but the file may not end before them."""
+    source = make_raw(tmp_path / "source.raw", 5 * MIB, [(MIB + 640 * KIB, noise(5000))])
+    image = tmp_path / "image.qcow2"
+    convert(source, image, options=options)
+    judge(source, image)
+    assert_no_larger(source, image, [], options, tmp_path)
+    assert_round_trip(source, image, tmp_path)
+    imgtk("check", image)
+
+
 def test_all_is_written_with_sparse_size_zero(tmp_path):
     source, image = mixed(tmp_path / "source.raw"), tmp_path / "image.qcow2"
     convert(source, image, "-S", "0")
