@@ -93,6 +93,7 @@ def test_random_writes(tmp_path, cluster_size, options):
         assert_same(image)
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("cluster_size", CLUSTERS)
 @pytest.mark.parametrize("kind", ["zlib", "zstd", "extended"])
 def test_compressed(tmp_path, cluster_size, kind):

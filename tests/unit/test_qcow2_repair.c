@@ -1,0 +1,336 @@
+/* A repair that is cut off: after any number of its writes, the image is no worse than it was. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../formats/qcow2/qcow2.h"
+#include "imgtk/image.h"
+#include "storage/storage.h"
+
+/* ---- A storage that stops writing ------------------------------------------- */
+
+enum { MAX_FILE = 64 << 10 };
+
+struct disk {
+    uint8_t bytes[MAX_FILE];
+    size_t size;
+    unsigned writes, allowed; /* those beyond `allowed` are lost, as in a power cut */
+    unsigned lost;            /* one of the earlier writes that never reached the disk: it was not flushed; 0: none */
+    unsigned flushed;         /* writes that were flushed */
+};
+
+static void disk_close(void *handle)
+{
+    (void)handle;
+}
+
+static int disk_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
+                     struct imgtk_error *err)
+{
+    (void)name, (void)flags, (void)opts, (void)handle;
+    return imgtk_fail(err, IMGTK_EINVAL, "not to be opened");
+}
+
+static int disk_size(void *handle, uint64_t *out, struct imgtk_error *err)
+{
+    (void)err;
+    *out = ((const struct disk *)handle)->size;
+    return 0;
+}
+
+static int disk_pread(void *handle, void *buf, size_t length, uint64_t offset, size_t *done, struct imgtk_error *err)
+{
+    (void)err;
+    const struct disk *disk = handle;
+    *done = offset < disk->size ? (size_t)imgtk_min_u64(length, disk->size - offset) : 0;
+    memcpy(buf, disk->bytes + (*done ? offset : 0), *done);
+    return 0;
+}
+
+static int disk_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
+{
+    (void)err;
+    struct disk *disk = handle;
+    assert_true(imgtk_range_fits(offset, length, MAX_FILE));
+    disk->writes++;
+    if (disk->writes > disk->allowed || disk->writes == disk->lost)
+        return 0;
+    memcpy(disk->bytes + offset, buf, length);
+    if (offset + length > disk->size)
+        disk->size = (size_t)(offset + length);
+    return 0;
+}
+
+static int disk_flush(void *handle, struct imgtk_error *err)
+{
+    (void)err;
+    struct disk *disk = handle;
+    disk->flushed = disk->writes;
+    return 0;
+}
+
+static uint32_t disk_flags(void *handle)
+{
+    (void)handle;
+    return IMGTK_STORAGE_WRITABLE;
+}
+
+static const struct imgtk_storage_ops disk_ops = {
+    .struct_size = sizeof(disk_ops), .name = "disk", .open = disk_open, .close = disk_close, .size = disk_size,
+    .pread = disk_pread, .pwrite = disk_pwrite, .flush = disk_flush, .flags = disk_flags,
+};
+
+/* ---- An image --------------------------------------------------------------- */
+
+enum { CLUSTER = 512, REFCOUNTS = 1, BLOCK = 2, L1 = 3, L2 = 4, DATA = 5, GUEST = 8, CLUSTERS = DATA + GUEST };
+
+static void set_refcount(struct disk *disk, unsigned cluster, uint16_t value)
+{
+    imgtk_put_be16(disk->bytes + BLOCK * CLUSTER + 2 * cluster, value);
+}
+
+static void set_entry(struct disk *disk, unsigned guest, uint64_t entry)
+{
+    imgtk_put_be64(disk->bytes + L2 * CLUSTER + 8 * guest, entry);
+}
+
+/* Eight clusters of data, all of it sound. */
+static void make_image(struct disk *disk)
+{
+    memset(disk, 0, sizeof(*disk));
+    disk->size = CLUSTERS * CLUSTER;
+    disk->allowed = UINT32_MAX;
+    uint8_t *header = disk->bytes;
+    imgtk_put_be32(header + QCOW2_AT_MAGIC, QCOW2_MAGIC);
+    imgtk_put_be32(header + QCOW2_AT_VERSION, 3);
+    imgtk_put_be32(header + QCOW2_AT_CLUSTER_BITS, 9);
+    imgtk_put_be64(header + QCOW2_AT_SIZE, GUEST * CLUSTER);
+    imgtk_put_be32(header + QCOW2_AT_L1_SIZE, 1);
+    imgtk_put_be64(header + QCOW2_AT_L1_OFFSET, L1 * CLUSTER);
+    imgtk_put_be64(header + QCOW2_AT_REFCOUNT_TABLE_OFFSET, REFCOUNTS * CLUSTER);
+    imgtk_put_be32(header + QCOW2_AT_REFCOUNT_TABLE_CLUSTERS, 1);
+    imgtk_put_be32(header + QCOW2_AT_REFCOUNT_ORDER, 4);
+    imgtk_put_be32(header + QCOW2_AT_HEADER_LENGTH, QCOW2_V3_HEADER_LENGTH);
+    imgtk_put_be64(disk->bytes + REFCOUNTS * CLUSTER, BLOCK * CLUSTER);
+    imgtk_put_be64(disk->bytes + L1 * CLUSTER, (L2 * CLUSTER) | QCOW2_COPIED);
+    for (unsigned i = 0; i < CLUSTERS; i++)
+        set_refcount(disk, i, 1);
+    for (unsigned i = 0; i < GUEST; i++) {
+        set_entry(disk, i, ((DATA + i) * CLUSTER) | QCOW2_COPIED);
+        memset(disk->bytes + (DATA + i) * CLUSTER, (int)('a' + i), CLUSTER);
+    }
+}
+
+static void damage_counts(struct disk *disk)
+{
+    set_refcount(disk, DATA + 1, 0);
+    set_refcount(disk, DATA + 2, 3);
+    set_refcount(disk, L2, 0);
+}
+
+static void damage_flags(struct disk *disk)
+{
+    set_entry(disk, 2, (DATA + 2) * CLUSTER);
+    set_entry(disk, 3, ((DATA + 4) * CLUSTER) | QCOW2_COPIED); /* shared with guest cluster 4; DATA + 3 leaks */
+    disk->bytes[QCOW2_AT_INCOMPATIBLE + 7] = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT;
+}
+
+static void damage_block(struct disk *disk)
+{
+    damage_counts(disk);
+    imgtk_put_be64(disk->bytes + REFCOUNTS * CLUSTER, 0);
+}
+
+static void damage_table(struct disk *disk)
+{
+    damage_flags(disk);
+    imgtk_put_be64(disk->bytes + QCOW2_AT_REFCOUNT_TABLE_OFFSET, 1024 * CLUSTER);
+}
+
+/* ---- Running the driver ------------------------------------------------------- */
+
+static void silent(void *context, const char *message)
+{
+    (void)context, (void)message;
+}
+
+struct state {
+    struct imgtk_check check;
+    uint8_t content[GUEST * CLUSTER];
+};
+
+/* Checks, with repair when asked, and reads all. A run that is cut off may fail: its own writes are not there. */
+static void run(struct disk *disk, uint32_t repair, struct state *out)
+{
+    bool cut = disk->allowed != UINT32_MAX || disk->lost;
+    const struct imgtk_driver *driver = imgtk_driver_v1();
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    struct imgtk_storage *storage = NULL;
+    void *handle = NULL;
+    assert_int_equal(storage_wrap(&disk_ops, disk, "disk", &storage, &err), 0);
+    struct imgtk_open args = { .file = storage, .flags = IMGTK_OPEN_WRITABLE | IMGTK_OPEN_CHECK };
+    assert_int_equal(driver->open(&args, &handle, &err), 0);
+    out->check = (struct imgtk_check){ .repair = repair, .workers = 1, .report = silent };
+    int status = driver->check(handle, &out->check, &err);
+    assert_true(status == 0 || cut);
+    assert_int_equal(driver->read(handle, out->content, sizeof(out->content), 0, &err), 0);
+    driver->close(handle);
+    imgtk_storage_close(storage);
+}
+
+/* ---- What would lose data ------------------------------------------------------- */
+
+static uint64_t get(const struct disk *disk, uint64_t offset)
+{
+    return imgtk_range_fits(offset, 8, disk->size) ? imgtk_be64(disk->bytes + offset) : 0;
+}
+
+static unsigned refcount(const struct disk *disk, uint64_t cluster)
+{
+    uint64_t block = get(disk, imgtk_be64(disk->bytes + QCOW2_AT_REFCOUNT_TABLE_OFFSET));
+    return block ? imgtk_be16(disk->bytes + block + 2 * cluster) : 0;
+}
+
+static unsigned references(const struct disk *disk, uint64_t cluster)
+{
+    unsigned count = cluster < DATA;
+    for (unsigned i = 0; i < GUEST; i++)
+        count += (get(disk, L2 * CLUSTER + 8 * i) & QCOW2_OFFSET_MASK) == cluster * CLUSTER;
+    return count;
+}
+
+/* Clusters that count as less used than they are, and shared ones that would be written in place. */
+static unsigned dangers(const struct disk *disk)
+{
+    unsigned count = 0;
+    for (unsigned i = DATA; i < CLUSTERS; i++)
+        count += refcount(disk, i) < references(disk, i);
+    for (unsigned i = 0; i < GUEST; i++) {
+        uint64_t entry = get(disk, L2 * CLUSTER + 8 * i);
+        count += (entry & QCOW2_COPIED) && references(disk, (entry & QCOW2_OFFSET_MASK) / CLUSTER) > 1;
+    }
+    return count;
+}
+
+static void assert_no_worse(const struct disk *damaged, unsigned allowed, unsigned lost, unsigned *writes, unsigned *flushed)
+{
+    struct disk *disk = malloc(sizeof(*disk));
+    struct state before, after, *ignored = malloc(sizeof(*ignored));
+    assert_non_null(disk);
+    assert_non_null(ignored);
+    *disk = *damaged;
+    run(disk, 0, &before);
+    disk->allowed = allowed;
+    disk->lost = lost;
+    run(disk, IMGTK_REPAIR_LEAKS | IMGTK_REPAIR_ERRORS, ignored);
+    *writes = disk->writes;
+    *flushed = disk->flushed;
+    disk->allowed = UINT32_MAX;
+    disk->lost = 0;
+    run(disk, 0, &after);
+    assert_memory_equal(before.content, after.content, sizeof(before.content));
+    assert_true(dangers(disk) <= dangers(damaged));
+    /* And what was cut off can be done again. */
+    run(disk, IMGTK_REPAIR_LEAKS | IMGTK_REPAIR_ERRORS, ignored);
+    run(disk, 0, &after);
+    assert_memory_equal(before.content, after.content, sizeof(before.content));
+    assert_int_equal(after.check.corruptions, 0);
+    assert_int_equal(after.check.leaks, 0);
+    assert_int_equal(disk->bytes[QCOW2_AT_INCOMPATIBLE + 7], 0);
+    free(ignored);
+    free(disk);
+}
+
+static void cut_everywhere(void (*damage)(struct disk *))
+{
+    struct disk *damaged = malloc(sizeof(*damaged));
+    assert_non_null(damaged);
+    make_image(damaged);
+    damage(damaged);
+    unsigned total, flushed, ignored;
+    assert_no_worse(damaged, UINT32_MAX, 0, &total, &flushed);
+    assert_true(total > 0);
+    assert_int_equal(total, flushed);
+    for (unsigned allowed = 0; allowed < total; allowed++) {
+        assert_no_worse(damaged, allowed, 0, &ignored, &ignored);
+        /* Writes are lost in any order until they are flushed: the cut may keep the last and lose the one before. */
+        for (unsigned lost = 1; lost < allowed; lost++) {
+            unsigned before_cut;
+            struct disk *disk = malloc(sizeof(*disk));
+            struct state *state = malloc(sizeof(*state));
+            assert_non_null(disk);
+            assert_non_null(state);
+            *disk = *damaged;
+            disk->allowed = allowed;
+            run(disk, IMGTK_REPAIR_LEAKS | IMGTK_REPAIR_ERRORS, state);
+            before_cut = disk->flushed;
+            free(state);
+            free(disk);
+            if (lost > before_cut)
+                assert_no_worse(damaged, allowed, lost, &ignored, &ignored);
+        }
+    }
+    free(damaged);
+}
+
+static void counts_in_place(void **state)
+{
+    (void)state;
+    cut_everywhere(damage_counts);
+}
+
+static void flags_in_place(void **state)
+{
+    (void)state;
+    cut_everywhere(damage_flags);
+}
+
+static void a_new_block(void **state)
+{
+    (void)state;
+    cut_everywhere(damage_block);
+}
+
+static void a_new_table(void **state)
+{
+    (void)state;
+    cut_everywhere(damage_table);
+}
+
+static void the_sound_image_is_left_alone(void **state)
+{
+    (void)state;
+    struct disk *disk = malloc(sizeof(*disk)), *before = malloc(sizeof(*before));
+    struct state *result = malloc(sizeof(*result));
+    assert_non_null(disk);
+    assert_non_null(before);
+    assert_non_null(result);
+    make_image(disk);
+    *before = *disk;
+    run(disk, IMGTK_REPAIR_LEAKS | IMGTK_REPAIR_ERRORS, result);
+    assert_int_equal(disk->writes, 0);
+    assert_int_equal(result->check.corruptions + result->check.leaks, 0);
+    assert_int_equal(result->check.allocated_clusters, GUEST);
+    assert_int_equal(result->check.image_end_offset, CLUSTERS * CLUSTER);
+    assert_memory_equal(disk->bytes, before->bytes, MAX_FILE);
+    free(result);
+    free(before);
+    free(disk);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_sound_image_is_left_alone),
+        cmocka_unit_test(counts_in_place),
+        cmocka_unit_test(flags_in_place),
+        cmocka_unit_test(a_new_block),
+        cmocka_unit_test(a_new_table),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
