@@ -60,19 +60,29 @@ static int plan_file(struct vpc_writer *vpc, const struct imgtk_create *args, st
 
 /* ---- The target ----------------------------------------------------------- */
 
-/* A device keeps its size and its old content: what would be taken for an image is erased first. */
-static int prepare_device(struct vpc_writer *vpc, struct imgtk_error *err)
+/* A device keeps its size, and the last footer belongs at its very end. */
+static int fit_device(struct vpc_writer *vpc, struct imgtk_error *err)
 {
-    uint64_t present, size = vpc->layout.size;
-    int status = imgtk_storage_size(vpc->file, &present, err);
+    uint64_t needed = vpc->layout.size + VPC_FOOTER_SIZE;
+    int status = imgtk_storage_size(vpc->file, &vpc->device_size, err);
     if (status)
         return status;
-    if (vpc->footer.type == VPC_FIXED && present != size + VPC_FOOTER_SIZE)
+    if (vpc->footer.type == VPC_FIXED && vpc->device_size != needed)
         return imgtk_fail(err, IMGTK_EINVAL, "a fixed VHD ends with its footer: the target has %llu bytes, it must have %llu",
-                          (unsigned long long)present, (unsigned long long)(size + VPC_FOOTER_SIZE));
-    status = imgtk_storage_zero(vpc->file, present - imgtk_min_u64(present, VPC_FOOTER_SIZE),
-                                imgtk_min_u64(present, VPC_FOOTER_SIZE), 0, err);
-    return status ? status : imgtk_storage_zero(vpc->file, 0, imgtk_min_u64(present, TABLE_AT), 0, err);
+                          (unsigned long long)vpc->device_size, (unsigned long long)needed);
+    if (vpc->footer.type == VPC_DYNAMIC && vpc->device_size < vpc_layout_data_end(&vpc->layout, 0) + VPC_FOOTER_SIZE)
+        return imgtk_fail(err, IMGTK_ENOSPACE, "the target has %llu bytes, too few for the block table",
+                          (unsigned long long)vpc->device_size);
+    return 0;
+}
+
+/* What would be taken for an image is erased before anything is written. */
+static int erase_footers(struct vpc_writer *vpc, struct imgtk_error *err)
+{
+    int status = imgtk_storage_zero(vpc->file, vpc->device_size - VPC_FOOTER_SIZE, VPC_FOOTER_SIZE, 0, err);
+    if (!status && vpc->footer.type == VPC_DYNAMIC)
+        status = imgtk_storage_zero(vpc->file, 0, TABLE_AT, 0, err);
+    return status;
 }
 
 static int prepare_target(struct vpc_writer *vpc, struct imgtk_error *err)
@@ -80,10 +90,12 @@ static int prepare_target(struct vpc_writer *vpc, struct imgtk_error *err)
     uint32_t flags = imgtk_storage_flags(vpc->file);
     vpc->zeroed = (flags & IMGTK_STORAGE_READS_ZERO) != 0;
     vpc->device = (flags & IMGTK_STORAGE_FIXED_SIZE) != 0;
+    if (vpc->device) {
+        int status = fit_device(vpc, err);
+        return status || vpc->zeroed ? status : erase_footers(vpc, err);
+    }
     if (vpc->zeroed)
         return 0;
-    if (vpc->device)
-        return prepare_device(vpc, err);
     vpc->zeroed = true;
     return imgtk_storage_truncate(vpc->file, 0, err);
 }

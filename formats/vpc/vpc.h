@@ -147,6 +147,7 @@ struct vpc_writer {
     bool zeroed;          /* what is not written reads as zeroes */
     bool full;            /* zeroes stay allocated */
     bool device;          /* cannot be cut to size */
+    uint64_t device_size;
     bool stream;
     uint8_t *table;       /* dynamic, not streamed: as on disk; an entry is written within its write's turn */
     uint32_t allocated;   /* blocks; guarded by the turns */

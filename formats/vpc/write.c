@@ -135,19 +135,32 @@ static int clear_tail(struct vpc_writer *vpc, struct imgtk_error *err)
     return vpc->zeroed || !tail ? 0 : imgtk_storage_zero(vpc->file, vpc->source_size, tail, 0, err);
 }
 
+static int end_of_file(const struct vpc_writer *vpc, uint64_t *out, struct imgtk_error *err)
+{
+    bool fixed = vpc->footer.type == VPC_FIXED;
+    uint64_t end = fixed ? vpc->layout.size : vpc_layout_data_end(&vpc->layout, vpc->allocated);
+    *out = vpc->device ? vpc->device_size - VPC_FOOTER_SIZE : end;
+    if (*out < end)
+        return imgtk_fail(err, IMGTK_ENOSPACE, "the target has %llu bytes, the image needs %llu",
+                          (unsigned long long)vpc->device_size, (unsigned long long)(end + VPC_FOOTER_SIZE));
+    return 0;
+}
+
 /* The footers are what makes the file a VHD. */
 int vpc_finish(void *writer, struct imgtk_error *err)
 {
     struct vpc_writer *vpc = writer;
     bool fixed = vpc->footer.type == VPC_FIXED;
     uint8_t footer[VPC_FOOTER_SIZE];
+    uint64_t end;
     if (vpc->stream)
         return vpc_stream_finish(vpc, err);
-    uint64_t end = fixed ? vpc->layout.size : vpc_layout_data_end(&vpc->layout, vpc->allocated);
-    vpc_footer_encode(&vpc->footer, footer);
-    int status = fixed ? clear_tail(vpc, err) : write_tables(vpc, err);
+    int status = end_of_file(vpc, &end, err);
+    if (!status)
+        status = fixed ? clear_tail(vpc, err) : write_tables(vpc, err);
     if (!status && !vpc->device)
         status = imgtk_storage_truncate(vpc->file, end, err);
+    vpc_footer_encode(&vpc->footer, footer);
     if (!status)
         status = imgtk_storage_pwrite(vpc->file, footer, sizeof(footer), end, err);
     if (!status && !fixed)

@@ -183,6 +183,17 @@ def test_overwrites_an_existing_file(tmp_path, subformat, zero):
     imgtk("check", old)
 
 
+@pytest.mark.parametrize("subformat", SUBFORMATS)
+def test_measure_is_exact(tmp_path, subformat):
+    size = 33 * MIB + 7 * SECTOR
+    raw = make_raw(tmp_path / "raw", size, scattered(size, 12))
+    imgtk("convert", "-O", "vdi", *options(subformat), raw, tmp_path / "a.vdi")
+    imgtk("convert", "-S", "0", "-O", "vdi", *options(subformat), raw, tmp_path / "b.vdi")
+    told = json.loads(imgtk("measure", "--output=json", "-O", "vdi", *options(subformat), raw).out)
+    assert told["required"] == os.path.getsize(tmp_path / "a.vdi")
+    assert told["fully-allocated"] == os.path.getsize(tmp_path / "b.vdi")
+
+
 # ---- What qemu-img does not make ------------------------------------------------
 
 def content(seed, size=MIB):

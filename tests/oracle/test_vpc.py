@@ -12,7 +12,7 @@ import pytest
 import build_vhd
 from build_vhd import DIFFERENCING, DYNAMIC, FIXED, SECTOR, UNALLOCATED
 from imgtk_test import (GIB, IMGTK, KIB, MIB, allocated, assert_same_bytes, digest, environment, execute, imgtk, imgtk_fails,
-                        make_raw, qemu_img, qemu_io, tool)
+                        make_raw, missing, qemu_img, qemu_io, tool)
 
 SUBFORMATS = ["", "subformat=dynamic", "subformat=fixed", "force_size=on", "subformat=fixed,force_size=on"]
 SIZES = [SECTOR, 4 * KIB, 34 * KIB, 34 * KIB + SECTOR, 1 * MIB, 2 * MIB, 2 * MIB + SECTOR, 33 * MIB + 7 * SECTOR, 100 * MIB]
@@ -247,6 +247,46 @@ def test_overwrites_an_existing_file(tmp_path, subformat, zero):
     imgtk("check", old)
 
 
+def loop_device(path):
+    """Attaches a file as a block device."""
+    if os.geteuid() != 0:
+        missing("attaching a loop device needs root")
+    done = execute([tool("losetup"), "-f", "--show", path], code=None)
+    if done.code != 0:
+        missing(f"no loop device: {done.err.strip()}")
+    return done.out.strip()
+
+
+@pytest.mark.parametrize("subformat, size, code", [("", 40 * MIB, 0), ("", 6 * MIB, 1), ("", SECTOR, 1),
+                                                   ("subformat=fixed,force_size=on", 20 * MIB + SECTOR, 0),
+                                                   ("subformat=fixed,force_size=on", 20 * MIB + 2 * SECTOR, 1)])
+def test_block_devices(tmp_path, subformat, size, code):
+    raw = make_raw(tmp_path / "raw", 20 * MIB, scattered(20 * MIB, 11))
+    device = loop_device(make_raw(tmp_path / "device", size, [(0, b"\xAA" * size)]))
+    try:
+        result = imgtk("convert", "-n", "-f", "raw", "-O", "vpc", *options(subformat), raw, device, code=code)
+        if code == 0:
+            assert "identical" in qemu_img("compare", "-f", "raw", "-F", "vpc", raw, device).out
+            imgtk("check", device)
+        else:
+            assert "has" in result.err or "space" in result.err, result
+            imgtk_fails("info", "-f", "vpc", device)
+    finally:
+        execute([tool("losetup"), "-d", device])
+
+
+@pytest.mark.parametrize("subformat", SUBFORMATS)
+def test_measure_is_exact(tmp_path, subformat):
+    size = 33 * MIB + 7 * SECTOR
+    raw = make_raw(tmp_path / "raw", size, scattered(size, 12))
+    imgtk("convert", "-O", "vpc", *options(subformat), raw, tmp_path / "a.vhd")
+    imgtk("convert", "-S", "0", "-O", "vpc", *options(subformat), raw, tmp_path / "b.vhd")
+    told = json.loads(imgtk("measure", "--output=json", "-O", "vpc", *options(subformat), raw).out)
+    assert told["required"] == os.path.getsize(tmp_path / "a.vhd")
+    full = told["fully-allocated"]
+    assert os.path.getsize(tmp_path / "b.vhd") == full
+
+
 # ---- Recognising ---------------------------------------------------------------
 
 @pytest.mark.parametrize("footer_size", [512, 511])
@@ -255,6 +295,14 @@ def test_a_fixed_disk_is_recognised_by_its_footer(tmp_path, footer_size):
     info = json.loads(imgtk("info", "--output=json", image).out)
     assert info["format"] == "vpc" and info["virtual-size"] == 3 * MIB
     assert info["format-specific"]["data"]["type"] == "fixed"
+
+
+def test_the_suffix_and_the_other_name(tmp_path):
+    raw = make_raw(tmp_path / "a.raw", MIB)
+    imgtk("convert", raw, tmp_path / "b.vhd")
+    imgtk("convert", "-O", "vhd", raw, tmp_path / "c")
+    for name in ("b.vhd", "c"):
+        assert json.loads(imgtk("info", "--output=json", tmp_path / name).out)["format"] == "vpc"
 
 
 def test_a_fixed_disk_that_holds_another_image_is_ambiguous(tmp_path):
