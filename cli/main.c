@@ -79,7 +79,7 @@ static int help(struct cli *cli, int argc, char **argv)
 {
     bool roff = argc > 1 && strcmp(argv[1], "--roff") == 0;
     const char *name = argc > 1 + roff ? argv[1 + roff] : NULL;
-    if (!name)
+    if (!name || strcmp(name, "help") == 0)
         return print_usage(cli);
     const struct cli_command *command = find_command(name);
     if (!command)

@@ -1,6 +1,9 @@
 #include "sequential.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "context.h"
 #include "storage/storage.h"
@@ -38,11 +41,22 @@ static int copy_all(struct imgtk_context *context, struct imgtk_storage *from, s
     return imgtk_storage_truncate(to, offset, err);
 }
 
+/* /dev/zero would fill the disk; a terminal would wait for an image to be typed. */
+static bool is_endless(const struct imgtk_storage *pipe)
+{
+    struct stat st;
+    int failed = strcmp(pipe->name, "-") == 0 ? fstat(STDIN_FILENO, &st) : stat(pipe->name, &st);
+    return failed == 0 && S_ISCHR(st.st_mode);
+}
+
 int sequential_spool(struct imgtk_context *context, struct imgtk_storage **file, struct imgtk_error *err)
 {
     struct imgtk_storage *pipe = *file, *copy;
     if (!(imgtk_storage_flags(pipe) & IMGTK_STORAGE_SEQUENTIAL))
         return 0;
+    if (is_endless(pipe))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "it is a character device, which need not end: only files, block devices "
+                          "and pipes are read");
     context_note(context, "%s: can be read once only, so it is read into a temporary file first", pipe->name);
     int status = imgtk_storage_spool(&copy, err);
     if (status)

@@ -84,6 +84,14 @@ def test_standard_input(folder):
 
 # ---- What it refuses
 
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_source_that_need_not_end(folder, device):
+    for words in (["convert", device, "out.raw"], ["info", device], ["map", "-f", "raw", device]):
+        imgtk_fails(*words, match=f"{device}: it is a character device", timeout=20)
+    imgtk_fails("convert", "-", "out.raw", match="-: it is a character device")  # here it is /dev/null
+    assert not os.path.exists("out.raw")
+
+
 REFUSED = [
     (["disk.raw"], "Must specify image file name"),
     ([], "Must specify image file name"),
