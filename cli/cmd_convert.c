@@ -15,7 +15,7 @@
 
 struct values {
     struct cli_common common;
-    const char *format, *source_backing_format, *target_format, *backing, *backing_format, *snapshot, *sparse, *workers, *cache, *source_cache;
+    const char *format, *source_backing_format, *target_format, *backing, *backing_format, *snapshot, *sparse, *workers, *cache, *source_cache, *relative_to, *relative_format;
     bool existing, is_zero, compress, salvage, no_sync, resume, image_opts;
     struct progress_options progress;
     struct cli_list options;
@@ -41,6 +41,9 @@ static const struct cli_option options[] = {
       "make an overlay of this backing file: only what differs from it is written" },
     { 'b', NULL, CLI_TEXT, FIELD(backing), "FILE", NULL },
     { 'F', "target-backing-format", CLI_TEXT, FIELD(backing_format), "FMT", "format of the destination's backing file" },
+    { '\0', "relative-to", CLI_TEXT, FIELD(relative_to), "BASE",
+      "write only what differs from that image, which the destination does not record" },
+    { '\0', "relative-format", CLI_TEXT, FIELD(relative_format), "FMT", "format of BASE (by its content)" },
     { 'n', "no-create", CLI_FLAG, FIELD(existing), NULL, "write into the destination that is there" },
     { '\0', "target-is-zero", CLI_FLAG, FIELD(is_zero), NULL, "with -n: the destination reads as zeroes already" },
     { '\0', "destination-is-zero", CLI_FLAG, FIELD(is_zero), NULL, NULL },
@@ -216,6 +219,7 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
                           const struct inputs *inputs)
 {
     struct imgtk_image *backing = NULL;
+    struct source base = { 0 };
     struct imgtk_convert job = {
         .sources = inputs->images, .source_count = inputs->count,
         .salvaged = values->salvage ? report_salvaged : NULL, .salvage_context = cli,
@@ -228,8 +232,14 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
     if (target->backing)
         code = target_open_backing(cli, target, name, &backing);
     job.backing = backing;
+    if (code == 0 && values->relative_to)
+        code = source_parse(cli, values->relative_to, values->relative_format, false, &base);
+    if (code == 0 && values->relative_to)
+        code = source_open(cli, &base, &job.relative_to);
     if (code == 0)
         code = convert(cli, values, &job);
+    imgtk_image_close(job.relative_to);
+    source_free(&base);
     imgtk_image_close(backing);
     return code;
 }

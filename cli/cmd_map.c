@@ -11,7 +11,7 @@
 
 struct values {
     struct cli_common common;
-    const char *format, *backing_format, *output, *start, *length;
+    const char *format, *backing_format, *output, *start, *length, *relative_to, *relative_format;
     bool image_opts;
 };
 #define FIELD(name) offsetof(struct values, name)
@@ -24,6 +24,8 @@ static const struct cli_option options[] = {
     { '\0', "output", CLI_TEXT, FIELD(output), "FORM", "human (the default), json, jsonl, intervals or clusters" },
     { 's', "start-offset", CLI_TEXT, FIELD(start), "OFFSET", "begin there" },
     { 'l', "max-length", CLI_TEXT, FIELD(length), "LENGTH", "tell about that many bytes" },
+    { '\0', "relative-to", CLI_TEXT, FIELD(relative_to), "BASE", "tell only what differs from that image" },
+    { '\0', "relative-format", CLI_TEXT, FIELD(relative_format), "FMT", "format of BASE (by its content)" },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
     CLI_COMMON_OPTIONS
 };
@@ -54,10 +56,11 @@ static int parse_offset(struct cli *cli, const char *text, const char *what, uin
     return 0;
 }
 
-static int map_image(struct cli *cli, struct map_rows *rows, uint64_t start, uint64_t length)
+static int map_image(struct cli *cli, struct map_rows *rows, struct imgtk_image *base, uint64_t start, uint64_t length)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    struct imgtk_map job = { .image = rows->image, .start = start, .length = length, .row = rows->form->row, .context = rows };
+    struct imgtk_map job = { .image = rows->image, .start = start, .length = length, .relative_to = base,
+                             .row = rows->form->row, .context = rows };
     int status = map_rows_begin(rows, start, &err);
     if (status == 0 && start < imgtk_image_size(rows->image) && length > 0)
         status = imgtk_map(&job, &err);
@@ -74,7 +77,8 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     struct values values = { 0 };
     struct map_rows rows = { 0 };
-    struct source source = { 0 };
+    struct source source = { 0 }, base_source = { 0 };
+    struct imgtk_image *base = NULL;
     uint64_t start, length;
     int code, first = cli_parse(cli, &cli_map_command, argc, argv, &values, &code);
     if (first < 0)
@@ -94,9 +98,16 @@ static int run(struct cli *cli, int argc, char **argv)
     source.request.single_layer = rows.form && rows.form->single_layer;
     if (code == 0)
         code = source_open(cli, &source, &rows.image);
+    if (code == 0 && values.relative_to)
+        code = source_parse(cli, values.relative_to, values.relative_format, false, &base_source);
+    if (code == 0 && values.relative_to)
+        code = source_open(cli, &base_source, &base);
+    rows.differences = base != NULL;
     if (code == 0)
-        code = map_image(cli, &rows, start, length);
+        code = map_image(cli, &rows, base, start, length);
+    imgtk_image_close(base);
     imgtk_image_close(rows.image);
+    source_free(&base_source);
     source_free(&source);
     return code;
 }

@@ -166,7 +166,7 @@ static int json_row(void *context, const struct imgtk_chain_extent *row)
 /* Nothing to tell is one row of no length, as qemu-img prints it. */
 static void json_end(struct map_rows *rows)
 {
-    if (rows->rows == 0) {
+    if (rows->rows == 0 && !rows->differences) {
         struct imgtk_chain_extent none = { .start = rows->start, .extent = { .kind = IMGTK_EXTENT_BACKING } };
         json_row(rows, &none);
     }

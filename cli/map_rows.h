@@ -12,6 +12,7 @@ struct map_rows {
     const struct map_form *form;
     uint64_t start;           /* where the map begins */
     uint64_t rows;
+    bool differences; /* --relative-to: nothing to tell is an empty list */
     unsigned cluster_bits;    /* intervals, clusters: of the layer */
     bool has_backing;         /* the same */
     bool open;                /* intervals: [first, last] is not printed yet */

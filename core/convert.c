@@ -37,7 +37,7 @@ static unsigned choose_workers(const struct conversion *conversion)
 static enum copy_mode choose_copy(const struct conversion *conversion)
 {
     const struct imgtk_convert *job = conversion->job;
-    if (conversion->target.sequential || job->target.compress || job->backing || job->salvaged || job->sparse_size > 0)
+    if (conversion->target.sequential || job->target.compress || conversion->base || job->salvaged || job->sparse_size > 0)
         return COPY_BY_HAND;
     bool fixed_places = (conversion->target.driver->flags & IMGTK_DRIVER_FIXED_PLACES) != 0;
     bool shares = conversion->target.shares_blocks && conversion->target.unit % REFLINK_UNIT == 0;
@@ -57,15 +57,27 @@ static void choose_sizes(struct conversion *conversion)
     granule = imgtk_round_down(granule, unit);
     conversion->item_size = unit > ITEM_SIZE ? unit : ITEM_SIZE;
     conversion->granule = (uint32_t)imgtk_min_u64(granule > unit ? granule : unit, conversion->item_size);
-    conversion->find_zeroes = job->sparse_size != 0;
+    conversion->find_zeroes = job->sparse_size != 0 && !job->relative_to;
     conversion->copy = choose_copy(conversion);
+}
+
+static int check_job(const struct imgtk_convert *job, struct imgtk_error *err)
+{
+    if (job->relative_to && (job->backing || job->target.compress || job->target.resume))
+        return imgtk_fail(err, IMGTK_EINVAL, "--relative-to cannot be combined with a backing file, -c or --resume");
+    return 0;
 }
 
 static int set_up(struct conversion *conversion, struct imgtk_error *err)
 {
     const struct imgtk_convert *job = conversion->job;
-    struct plan_options options = { .write_all = job->sparse_size == 0, .backing = job->backing };
-    int status = source_init(&conversion->source, job->sources, job->source_count, err);
+    int status = check_job(job, err);
+    if (status)
+        return status;
+    conversion->base = job->backing ? job->backing : job->relative_to;
+    struct plan_options options = { .write_all = job->sparse_size == 0, .backing = conversion->base,
+                                    .zeroes_as_data = job->relative_to != NULL };
+    status = source_init(&conversion->source, job->sources, job->source_count, err);
     if (!status)
         status = plan_init(&conversion->plan, &conversion->source, &options, err);
     if (status)
@@ -76,10 +88,11 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
         .size = conversion->source.size,
         .plan = &conversion->plan,
         .backing = job->backing,
+        .base = conversion->base,
         .sources = job->sources,
         .source_count = job->source_count,
         .workers = conversion->workers,
-        .write_all = job->sparse_size == 0,
+        .write_all = job->sparse_size == 0 || job->relative_to,
         .sparse_size = job->sparse_size,
     };
     status = target_create(conversion->context, &request, &conversion->target, err);
@@ -178,7 +191,7 @@ int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job
 int imgtk_create_image(struct imgtk_context *context, const struct imgtk_target *target, uint64_t size,
                        struct imgtk_image *backing, struct imgtk_error *err)
 {
-    struct target_request request = { .wish = target, .size = size, .backing = backing, .workers = 1 };
+    struct target_request request = { .wish = target, .size = size, .backing = backing, .base = backing, .workers = 1 };
     struct target made;
     int status = target_create(context, &request, &made, err);
     if (!status)

@@ -33,6 +33,7 @@ struct conversion {
     struct source source;
     struct imgtk_plan plan;
     struct target target;
+    struct imgtk_image *base; /* what only differences are written from: the target's backing file, or relative_to */
     struct turnstile stile;
     unsigned workers;
     uint32_t item_size; /* bytes that a worker handles at once; a multiple of the target's unit */

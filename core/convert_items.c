@@ -17,7 +17,7 @@ static uint64_t whole_units(const struct conversion *conversion, uint64_t offset
 static bool can_copy(const struct conversion *conversion, const struct plan_stretch *stretch)
 {
     return conversion->copy != COPY_BY_HAND && stretch->kind == PLAN_DATA && stretch->length >= COPY_MIN &&
-           stretch->extent.kind == IMGTK_EXTENT_DATA && (stretch->extent.flags & IMGTK_EXTENT_PLAIN);
+           stretch->found.extent.kind == IMGTK_EXTENT_DATA && (stretch->found.extent.flags & IMGTK_EXTENT_PLAIN);
 }
 
 static uint64_t min_gap(const struct conversion *conversion)
@@ -54,7 +54,7 @@ static int extend_data(struct conversion *conversion, struct item *item, uint64_
 
 static bool needs_zero(const struct conversion *conversion, enum plan_kind kind)
 {
-    return kind == PLAN_ZERO || (kind == PLAN_SKIP && !conversion->target.reads_zero && !conversion->job->backing);
+    return kind == PLAN_ZERO || (kind == PLAN_SKIP && !conversion->target.reads_zero && !conversion->base);
 }
 
 /* A stretch without data: *emit tells whether the target has to hear of it. */
@@ -70,8 +70,8 @@ static void take_copy(struct item *item, const struct plan_stretch *stretch, uin
 {
     item->kind = ITEM_COPY;
     item->length = imgtk_min_u64(whole, COPY_MAX - item->offset % COPY_MAX);
-    item->from = stretch->extent.file;
-    item->from_offset = stretch->extent.host_offset;
+    item->from = stretch->found.extent.file;
+    item->from_offset = stretch->found.extent.host_offset;
 }
 
 static int cut(struct conversion *conversion, struct item *item, bool *emit, struct imgtk_error *err)

@@ -54,7 +54,7 @@ static int read_backing(struct worker *worker, const struct item *item, struct i
 {
     if (!worker->backing_walk)
         return 0;
-    uint64_t size = imgtk_image_size(worker->conversion->job->backing);
+    uint64_t size = imgtk_image_size(worker->conversion->base);
     size_t present = item->offset < size ? (size_t)imgtk_min_u64(item->length, size - item->offset) : 0;
     memset(worker->below + present, 0, item->length - present);
     return imgtk_walk_read(worker->backing_walk, worker->below, present, item->offset, err);
@@ -263,13 +263,13 @@ static int worker_init(struct worker *worker, struct conversion *conversion, str
     memset(worker, 0, sizeof(*worker));
     worker->conversion = conversion;
     int status = source_walk_new(&conversion->source, true, &worker->walk, err);
-    if (!status && conversion->job->backing) {
-        status = imgtk_walk_new(conversion->job->backing, &worker->backing_walk, err);
+    if (!status && conversion->base) {
+        status = imgtk_walk_new(conversion->base, &worker->backing_walk, err);
         worker->below = aligned_alloc(BUFFER_ALIGN, size);
     }
     worker->buffer = aligned_alloc(BUFFER_ALIGN, size);
     worker->runs = calloc(size / conversion->granule + 1, sizeof(*worker->runs));
-    if (!status && (!worker->buffer || !worker->runs || (conversion->job->backing && !worker->below)))
+    if (!status && (!worker->buffer || !worker->runs || (conversion->base && !worker->below)))
         status = imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     return status;
 }

@@ -71,6 +71,7 @@ static int layer_open(struct imgtk_image *image, struct imgtk_storage *file, con
         return status;
     }
     layer->public.size = layer->public.driver->size(layer->public.handle);
+    layer->is_snapshot = image->count == 0 && request->snapshot;
     image->count++;
     return 0;
 }

@@ -8,6 +8,7 @@ struct layer {
     struct imgtk_layer public;
     struct imgtk_references *references;
     struct imgtk_backing backing;
+    bool is_snapshot; /* not the state that a chain through its file would see */
 };
 
 struct imgtk_image {
@@ -15,5 +16,8 @@ struct imgtk_image {
     size_t count;
     struct layer layers[IMGTK_MAX_CHAIN]; /* never moves: handles point into their layer's references */
 };
+
+/* Whether `next`, which begins where `first` ends, is more of the same: one row of a map. */
+bool walk_continues(const struct imgtk_chain_extent *first, const struct imgtk_chain_extent *next);
 
 #endif

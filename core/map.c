@@ -1,5 +1,6 @@
 #include "imgtk/bytes.h"
 #include "imgtk/jobs.h"
+#include "map_differences.h"
 
 int imgtk_map(const struct imgtk_map *job, struct imgtk_error *err)
 {
@@ -7,6 +8,8 @@ int imgtk_map(const struct imgtk_map *job, struct imgtk_error *err)
     if (job->start > size)
         return imgtk_fail(err, IMGTK_EINVAL, "start offset %llu is beyond the end of the image at %llu",
                           (unsigned long long)job->start, (unsigned long long)size);
+    if (job->relative_to)
+        return map_differences(job, err);
     uint64_t end = job->start + imgtk_min_u64(job->length, size - job->start);
     struct imgtk_walk *walk;
     int status = imgtk_walk_new(job->image, &walk, err);

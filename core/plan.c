@@ -7,23 +7,22 @@
 #include "imgtk/bytes.h"
 #include "storage/storage.h"
 
-static bool same_file(const struct imgtk_layer *a, const struct imgtk_layer *b)
+/* The same state of the same file. */
+static bool same_layer(const struct layer *a, const struct layer *b)
 {
     struct stat first, second;
-    int fd_a = a->file->ops.fd(a->file->handle), fd_b = b->file->ops.fd(b->file->handle);
-    return fd_a >= 0 && fd_b >= 0 && fstat(fd_a, &first) == 0 && fstat(fd_b, &second) == 0 &&
-           first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+    struct imgtk_storage *file_a = a->public.file, *file_b = b->public.file;
+    int fd_a = file_a->ops.fd(file_a->handle), fd_b = file_b->ops.fd(file_b->handle);
+    return a->public.driver == b->public.driver && !a->is_snapshot && !b->is_snapshot && fd_a >= 0 && fd_b >= 0 &&
+           fstat(fd_a, &first) == 0 && fstat(fd_b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
 }
 
-/* Where the source's own chain goes through the target's backing file, nothing needs to be compared below. */
-static size_t find_shared_depth(const struct source *source, const struct imgtk_image *backing)
+/* The depth from which the chain of `image` is that of `ancestor`: nothing needs to be compared there. */
+static size_t find_shared_depth(const struct imgtk_image *image, const struct imgtk_image *ancestor)
 {
-    if (!backing || source->count != 1)
-        return SIZE_MAX;
-    const struct imgtk_image *image = source->images[0];
-    for (size_t depth = 1; depth < image->count; depth++)
-        if (same_file(&image->layers[depth].public, &backing->layers[0].public) &&
-            image->layers[depth].public.driver == backing->layers[0].public.driver)
+    for (size_t depth = 0; depth < image->count; depth++)
+        if (same_layer(&image->layers[depth], &ancestor->layers[0]))
             return depth;
     return SIZE_MAX;
 }
@@ -34,7 +33,11 @@ int plan_init(struct imgtk_plan *plan, const struct source *source, const struct
     memset(plan, 0, sizeof(*plan));
     plan->source = source;
     plan->options = *options;
-    plan->shared_depth = find_shared_depth(source, options->backing);
+    plan->shared_depth = plan->shared_below = SIZE_MAX;
+    if (options->backing && source->count == 1) {
+        plan->shared_depth = find_shared_depth(source->images[0], options->backing);
+        plan->shared_below = find_shared_depth(options->backing, source->images[0]);
+    }
     pthread_mutex_init(&plan->lock, NULL);
     int status = source_walk_new(source, true, &plan->walk, err);
     if (!status && options->backing)
@@ -66,7 +69,28 @@ static int zeroes_over_backing(struct imgtk_plan *plan, uint64_t offset, struct 
     if (status)
         return status;
     out->length = below.extent.length;
-    out->kind = below.extent.kind == IMGTK_EXTENT_ZERO ? PLAN_SKIP : PLAN_ZERO;
+    if (below.extent.kind != IMGTK_EXTENT_ZERO)
+        out->kind = plan->options.zeroes_as_data ? PLAN_DATA : PLAN_ZERO;
+    return 0;
+}
+
+/* Where the source lies in the backing chain itself, all that the layers above it leave alone is the same. */
+static int skip_what_is_below(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *out,
+                              struct imgtk_error *err)
+{
+    if (plan->shared_below == SIZE_MAX)
+        return 0;
+    uint64_t backing_size = imgtk_image_size(plan->options.backing);
+    if (offset >= backing_size)
+        return 0;
+    struct imgtk_chain_extent below;
+    int status = imgtk_walk_next(plan->backing_walk, offset, imgtk_min_u64(out->length, backing_size - offset), &below,
+                                 err);
+    if (status)
+        return status;
+    out->length = below.extent.length;
+    if (below.depth >= plan->shared_below)
+        out->kind = PLAN_SKIP;
     return 0;
 }
 
@@ -82,13 +106,15 @@ int plan_stretch(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *
     pthread_mutex_lock(&plan->lock);
     int status = source_walk_next(plan->walk, offset, left, &found, &image, err);
     if (!status) {
-        *out = (struct plan_stretch){ .length = found.extent.length, .kind = PLAN_DATA, .extent = found.extent };
+        *out = (struct plan_stretch){ .length = found.extent.length, .kind = PLAN_DATA, .found = found };
         if (found.depth >= plan->shared_depth)
             out->kind = PLAN_SKIP;
         else if (found.extent.kind == IMGTK_EXTENT_ZERO && plan->options.backing)
             status = zeroes_over_backing(plan, offset, out, err);
         else if (found.extent.kind == IMGTK_EXTENT_ZERO && !plan->options.write_all)
             out->kind = PLAN_SKIP;
+        if (!status && out->kind != PLAN_SKIP)
+            status = skip_what_is_below(plan, offset, out, err);
     }
     pthread_mutex_unlock(&plan->lock);
     return status;

@@ -19,7 +19,8 @@ enum plan_kind {
 struct plan_options {
     bool write_all;              /* -S 0: holes are written too */
     bool ignore_extents;         /* treat everything as data */
-    struct imgtk_image *backing; /* of the target; NULL: none */
+    struct imgtk_image *backing; /* of the target, or what the target is relative to; NULL: none */
+    bool zeroes_as_data;         /* PLAN_DATA instead of PLAN_ZERO: the target cannot say zeroes otherwise */
 };
 
 struct imgtk_plan {
@@ -28,6 +29,7 @@ struct imgtk_plan {
     struct source_walk *walk;
     struct imgtk_walk *backing_walk;
     size_t shared_depth;  /* the source's layers from here on are the target's backing chain; SIZE_MAX: none */
+    size_t shared_below;  /* the backing chain's layers from here on are the source; SIZE_MAX: none */
     pthread_mutex_t lock; /* the walks' */
 };
 
@@ -38,7 +40,7 @@ void plan_destroy(struct imgtk_plan *plan);
 struct plan_stretch {
     uint64_t length;
     enum plan_kind kind;
-    struct imgtk_extent extent; /* of the source; its length may be larger */
+    struct imgtk_chain_extent found; /* of the source; its length may be larger */
 };
 
 /* The stretch of one kind that begins at offset (< the source's size). Thread-safe. */

@@ -38,8 +38,8 @@ static int refuse_source(const struct target_request *request, struct imgtk_erro
     for (size_t i = 0; i < request->source_count; i++)
         if (is_file_of(&st, request->sources[i]))
             return imgtk_fail(err, IMGTK_EINVAL, "source and target are the same file, or the target backs the source");
-    if (request->backing && is_file_of(&st, request->backing))
-        return imgtk_fail(err, IMGTK_EINVAL, "the target is its own backing file");
+    if (request->base && is_file_of(&st, request->base))
+        return imgtk_fail(err, IMGTK_EINVAL, "the target is the image that it is compared with, or its own backing file");
     return 0;
 }
 

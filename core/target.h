@@ -25,6 +25,7 @@ struct target_request {
     uint64_t size;
     struct imgtk_plan *plan;       /* NULL: nothing will be written */
     struct imgtk_image *backing;   /* NULL: none */
+    struct imgtk_image *base;      /* backing, or what only differences are taken from; NULL: none */
     struct imgtk_image *const *sources; /* the target must be none of their files */
     size_t source_count;
     unsigned workers;

@@ -164,7 +164,7 @@ int imgtk_walk_next(struct imgtk_walk *walk, uint64_t offset, uint64_t length, s
     return 0;
 }
 
-static bool continues(const struct imgtk_chain_extent *first, const struct imgtk_chain_extent *next)
+bool walk_continues(const struct imgtk_chain_extent *first, const struct imgtk_chain_extent *next)
 {
     const struct imgtk_extent *a = &first->extent, *b = &next->extent;
     uint32_t same = IMGTK_EXTENT_COMPRESSED | IMGTK_EXTENT_PLAIN | IMGTK_EXTENT_STORAGE_HOLE;
@@ -181,7 +181,7 @@ int imgtk_walk_merged(struct imgtk_walk *walk, uint64_t offset, uint64_t length,
     while (!status && out->extent.length < length) {
         struct imgtk_chain_extent next;
         status = imgtk_walk_next(walk, offset + out->extent.length, length - out->extent.length, &next, err);
-        if (status || !continues(out, &next))
+        if (status || !walk_continues(out, &next))
             break;
         out->extent.length += next.extent.length;
     }

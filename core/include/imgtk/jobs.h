@@ -54,6 +54,9 @@ struct imgtk_convert {
     /* The backing file of the target (-B), opened; only what differs from it is written. NULL: none.
        Its name and format are in target.format_opts. */
     struct imgtk_image *backing;
+    /* --relative-to: only what differs from this image is written, zeroes included; the rest of the target stays as it
+       is (a hole, or what -n finds there), and the target records nothing of it. Not together with backing. NULL: none. */
+    struct imgtk_image *relative_to;
     imgtk_progress_fn progress;          /* may be NULL */
     void *progress_context;
     const volatile int *cancel;          /* may be NULL; a job stops soon after it is not 0 (signal handlers) */
@@ -82,6 +85,9 @@ IMGTK_API int imgtk_measure_target(struct imgtk_context *context, const struct i
 struct imgtk_map {
     struct imgtk_image *image;
     uint64_t start, length;   /* clipped to the size; length UINT64_MAX: to the end */
+    /* Rows only where the disk differs from this image's: told from the chains where one is an ancestor of the other
+       (without reading data), else by comparing content, in steps of 4 KiB. NULL: everything. */
+    struct imgtk_image *relative_to;
     /* One row per merged extent, in order; not 0 stops with that value. */
     int (*row)(void *context, const struct imgtk_chain_extent *extent);
     void *context;
