@@ -95,6 +95,7 @@ def test_a_snapshot_is_not_its_file(tmp_path):
 
 def test_contradictions_are_refused(pair, tmp_path):
     base, overlay = pair
+    assert "cannot be combined" in imgtk("map", "--output=intervals", "--relative-to", base, overlay, code=1).err
     imgtk_fails("convert", "-c", "-O", "qcow2", "--relative-to", base, overlay, tmp_path / "o", match="cannot be combined")
     imgtk_fails("convert", "-B", base, "-F", "qcow2", "-O", "qcow2", "--relative-to", base, overlay, tmp_path / "o",
                 match="cannot be combined")
