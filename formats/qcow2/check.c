@@ -126,7 +126,7 @@ int qcow2_check(void *handle, struct imgtk_check *check, struct imgtk_error *err
     int status = open_state(&state, err);
     if (status == 0)
         status = check_and_repair(&state, err);
-    imgtk_cache_free(state.blocks);
+    qcow2_refcounts_forget(&state);
     free(state.refcount_table);
     free(state.table);
     qcow2_tally_close(&state.tally);

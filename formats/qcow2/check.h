@@ -30,8 +30,24 @@ void qcow2_tally_close(struct qcow2_tally *tally);
 /* cluster < clusters. Counts beyond 2^30 - 1 stay there. */
 int qcow2_tally_add(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use use, struct imgtk_error *err);
 void qcow2_tally_subtract(struct qcow2_tally *tally, uint64_t cluster);
-uint64_t qcow2_tally_count(const struct qcow2_tally *tally, uint64_t cluster);
-enum qcow2_use qcow2_tally_use(const struct qcow2_tally *tally, uint64_t cluster);
+
+/* An entry is the count, shifted by two, and the use. */
+enum { QCOW2_TALLY_USE_BITS = 2, QCOW2_TALLY_USE_MASK = 3 };
+
+static inline uint32_t qcow2_tally_entry(const struct qcow2_tally *tally, uint64_t cluster)
+{
+    return tally->wide ? ((const uint32_t *)tally->counts)[cluster] : ((const uint8_t *)tally->counts)[cluster];
+}
+
+static inline uint64_t qcow2_tally_count(const struct qcow2_tally *tally, uint64_t cluster)
+{
+    return qcow2_tally_entry(tally, cluster) >> QCOW2_TALLY_USE_BITS;
+}
+
+static inline enum qcow2_use qcow2_tally_use(const struct qcow2_tally *tally, uint64_t cluster)
+{
+    return qcow2_tally_entry(tally, cluster) & QCOW2_TALLY_USE_MASK;
+}
 
 /* ---- One run of the check ------------------------------------------------------- */
 
@@ -46,6 +62,8 @@ struct qcow2_check_state {
     uint64_t *refcount_table;       /* host order; entries that cannot be used are 0 */
     uint64_t refcount_blocks;       /* entries of it */
     struct imgtk_cache *blocks;     /* refcount blocks, by offset */
+    const void *held_block;         /* of the cache; NULL: none */
+    uint64_t held_index;
     bool incomplete;                /* not all references could be counted: no count may be lowered */
     bool rebuild;                   /* the refcount table or a block of it cannot be used */
     uint64_t table_faults;          /* corruptions that a rebuild of the refcounts removes */
@@ -68,7 +86,9 @@ bool qcow2_count_range(struct qcow2_check_state *state, uint64_t offset, uint64_
 int qcow2_refcounts_open(struct qcow2_check_state *state, struct imgtk_error *err);
 /* What the image says of one cluster; 0 where there is no block. */
 int qcow2_refcount_of(struct qcow2_check_state *state, uint64_t cluster, uint64_t *out, struct imgtk_error *err);
-/* Forgets what was read of the blocks, which have changed. */
+/* Gives back what is held and cached of the blocks. */
+void qcow2_refcounts_forget(struct qcow2_check_state *state);
+/* The same, to read them anew since they have changed. */
 int qcow2_refcounts_refresh(struct qcow2_check_state *state, struct imgtk_error *err);
 /* The clusters whose refcounts the block of that table index holds: [*first, *end). False: there are none. */
 bool qcow2_refcount_span(const struct qcow2_check_state *state, uint64_t index, uint64_t *first, uint64_t *end);

@@ -123,7 +123,7 @@ static int read_all(const struct reader *reader, uint64_t file_size, struct imgt
         status = read_extension(reader, &extension, err);
         if (status != 0)
             return status;
-        at = imgtk_round_up(extension.offset + extension.length, 8);
+        at = extension.offset + imgtk_round_up(extension.length, 8);
     }
     return 0;
 }

@@ -118,8 +118,9 @@ int qcow2_check_flags(struct qcow2_check_state *state, bool repair, struct imgtk
     const struct qcow2_header *header = &state->image->header;
     uint8_t piece[PIECE * 8];
     int status = 0;
-    if (header->l1_size == 0 || header->l1_offset == 0)
-        return 0;
+    if (header->l1_size == 0 || header->l1_offset == 0 ||
+        !imgtk_range_fits(header->l1_offset, (uint64_t)header->l1_size * 8, state->file_size))
+        return 0; /* reported when references were counted */
     bool may_write = repair && qcow2_tally_use(&state->tally, header->l1_offset >> header->cluster_bits) == QCOW2_USE_ALONE;
     for (uint64_t i = 0; i < header->l1_size && status == 0; i += PIECE) {
         uint64_t entries = imgtk_min_u64(header->l1_size - i, PIECE);

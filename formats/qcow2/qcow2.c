@@ -7,11 +7,11 @@
 
 #include "scratch.h"
 
+/* Of any version: an image that open() refuses must not be taken for raw instead. */
 static enum imgtk_probe_result qcow2_probe(const struct imgtk_probe *probe)
 {
-    if (probe->head_length < QCOW2_V2_HEADER_LENGTH || imgtk_be32(probe->head + QCOW2_AT_MAGIC) != QCOW2_MAGIC)
-        return IMGTK_PROBE_NO;
-    return imgtk_be32(probe->head + QCOW2_AT_VERSION) >= 2 ? IMGTK_PROBE_YES : IMGTK_PROBE_NO;
+    bool magic = probe->head_length >= 4 && imgtk_be32(probe->head + QCOW2_AT_MAGIC) == QCOW2_MAGIC;
+    return magic ? IMGTK_PROBE_YES : IMGTK_PROBE_NO;
 }
 
 /* ---- Opening, step by step ------------------------------------------------- */

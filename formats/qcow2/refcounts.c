@@ -83,10 +83,17 @@ static int count_blocks(struct qcow2_check_state *state, struct imgtk_error *err
     return status;
 }
 
-int qcow2_refcounts_refresh(struct qcow2_check_state *state, struct imgtk_error *err)
+void qcow2_refcounts_forget(struct qcow2_check_state *state)
 {
+    imgtk_cache_put(state->blocks, state->held_block);
+    state->held_block = NULL;
     imgtk_cache_free(state->blocks);
     state->blocks = NULL;
+}
+
+int qcow2_refcounts_refresh(struct qcow2_check_state *state, struct imgtk_error *err)
+{
+    qcow2_refcounts_forget(state);
     return imgtk_cache_new((size_t)state->image->geometry.cluster_size, CACHE_BYTES, load_block, state, &state->blocks,
                            err);
 }
@@ -99,21 +106,29 @@ int qcow2_refcounts_open(struct qcow2_check_state *state, struct imgtk_error *er
     return status == 0 ? count_blocks(state, err) : status;
 }
 
+/* Neighbours are asked for one after another: their block stays held. */
+static int hold_block(struct qcow2_check_state *state, uint64_t index, struct imgtk_error *err)
+{
+    if (state->held_block && state->held_index == index)
+        return 0;
+    imgtk_cache_put(state->blocks, state->held_block);
+    state->held_block = NULL;
+    state->held_index = index;
+    return imgtk_cache_get(state->blocks, state->refcount_table[index], &state->held_block, err);
+}
+
 int qcow2_refcount_of(struct qcow2_check_state *state, uint64_t cluster, uint64_t *out, struct imgtk_error *err)
 {
     const struct qcow2_geometry *geometry = &state->image->geometry;
     uint64_t index = cluster >> geometry->refcount_block_bits;
-    const void *block;
     *out = 0;
     if (index >= state->refcount_blocks || state->refcount_table[index] == 0)
         return 0;
-    int status = imgtk_cache_get(state->blocks, state->refcount_table[index], &block, err);
-    if (status != 0)
-        return status;
-    *out = qcow2_refcount_get(block, cluster & ((UINT64_C(1) << geometry->refcount_block_bits) - 1),
-                              geometry->refcount_order);
-    imgtk_cache_put(state->blocks, block);
-    return 0;
+    int status = hold_block(state, index, err);
+    if (status == 0)
+        *out = qcow2_refcount_get(state->held_block, cluster & ((UINT64_C(1) << geometry->refcount_block_bits) - 1),
+                                  geometry->refcount_order);
+    return status;
 }
 
 bool qcow2_refcount_span(const struct qcow2_check_state *state, uint64_t index, uint64_t *first, uint64_t *end)

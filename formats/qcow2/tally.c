@@ -3,8 +3,7 @@
 
 #include "check.h"
 
-/* An entry is the count, shifted by two, and the use. */
-enum { USE_BITS = 2, USE_MASK = 3, NARROW_MAX = UINT8_MAX >> USE_BITS };
+enum { USE_BITS = QCOW2_TALLY_USE_BITS, USE_MASK = QCOW2_TALLY_USE_MASK, NARROW_MAX = UINT8_MAX >> USE_BITS };
 #define WIDE_MAX (UINT32_MAX >> USE_BITS)
 #define MAX_CLUSTERS (UINT64_C(1) << 30)
 
@@ -24,11 +23,6 @@ void qcow2_tally_close(struct qcow2_tally *tally)
     tally->counts = NULL;
 }
 
-static uint32_t get(const struct qcow2_tally *tally, uint64_t cluster)
-{
-    return tally->wide ? ((const uint32_t *)tally->counts)[cluster] : ((const uint8_t *)tally->counts)[cluster];
-}
-
 static void put(struct qcow2_tally *tally, uint64_t cluster, uint32_t entry)
 {
     if (tally->wide)
@@ -43,7 +37,7 @@ static int widen(struct qcow2_tally *tally, struct imgtk_error *err)
     if (!wide)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for counts of %" PRIu64 " clusters", tally->clusters);
     for (uint64_t i = 0; i < tally->clusters; i++)
-        wide[i] = get(tally, i);
+        wide[i] = qcow2_tally_entry(tally, i);
     free(tally->counts);
     tally->counts = wide;
     tally->wide = true;
@@ -59,7 +53,7 @@ static enum qcow2_use combine(uint32_t count, enum qcow2_use before, enum qcow2_
 
 int qcow2_tally_add(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use use, struct imgtk_error *err)
 {
-    uint32_t entry = get(tally, cluster), count = entry >> USE_BITS;
+    uint32_t entry = qcow2_tally_entry(tally, cluster), count = entry >> USE_BITS;
     if (!tally->wide && count == NARROW_MAX) {
         int status = widen(tally, err);
         if (status != 0)
@@ -72,17 +66,7 @@ int qcow2_tally_add(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use 
 
 void qcow2_tally_subtract(struct qcow2_tally *tally, uint64_t cluster)
 {
-    uint32_t entry = get(tally, cluster);
+    uint32_t entry = qcow2_tally_entry(tally, cluster);
     if (entry >> USE_BITS > 0)
         put(tally, cluster, entry - (1u << USE_BITS));
-}
-
-uint64_t qcow2_tally_count(const struct qcow2_tally *tally, uint64_t cluster)
-{
-    return get(tally, cluster) >> USE_BITS;
-}
-
-enum qcow2_use qcow2_tally_use(const struct qcow2_tally *tally, uint64_t cluster)
-{
-    return get(tally, cluster) & USE_MASK;
 }

@@ -241,3 +241,11 @@ def test_bitmap_directory(tmp_path):
         image.put(at, value, form)
         image.write()
         imgtk_fails("info", path, match=match, memory=MEMORY)
+
+
+@pytest.mark.parametrize("version", [0, 1, 4])
+def test_other_versions_are_not_raw(tmp_path, version):
+    image = plain(tmp_path)
+    image.put(4, version, ">I")
+    image.write()
+    imgtk_fails("convert", "-O", "raw", image.path, tmp_path / "out", match=f"qcow2 version {version} is neither")
