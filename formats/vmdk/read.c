@@ -44,7 +44,7 @@ static bool continues(const struct vmdk_extent *extent, uint64_t first, uint64_t
     return next == first + grains * extent->sparse.grain;
 }
 
-/* offset: within the extent. */
+/* offset: within the extent. A damaged table ends the run in front of it and is told of when it is asked for itself. */
 static int sparse_extent(struct vmdk_image *image, struct vmdk_extent *extent, uint64_t offset, uint64_t length,
                          struct imgtk_extent *out, struct imgtk_error *err)
 {
@@ -55,8 +55,8 @@ static int sparse_extent(struct vmdk_image *image, struct vmdk_extent *extent, u
     int status = vmdk_cursor_get(&cursor, index, &first, &run, err);
     uint64_t grains = run;
     while (!status && (index + grains) * grain < limit) {
-        status = vmdk_cursor_get(&cursor, index + grains, &value, &run, err);
-        if (status || !continues(extent, first, grains, value))
+        if (vmdk_cursor_get(&cursor, index + grains, &value, &run, NULL) ||
+            !continues(extent, first, grains, value))
             break;
         grains += run;
     }
@@ -116,7 +116,7 @@ static uint64_t grain_length(const struct vmdk_extent *extent, uint64_t grain)
 /*
  * Takes grains from batch->first on, as far as they ascend in the file and one
  * request can cover them. Where the last one ends is not known: it cannot
- * reach beyond the grain that follows it.
+ * reach beyond the grain that follows it, if one does.
  */
 static int collect(struct batch *batch, uint64_t wanted, struct imgtk_error *err)
 {
@@ -128,7 +128,7 @@ static int collect(struct batch *batch, uint64_t wanted, struct imgtk_error *err
     batch->count = 0;
     batch->end = 0;
     for (uint64_t i = 0; i <= wanted && batch->first + i < grains; i++) {
-        status = vmdk_cursor_get(&cursor, batch->first + i, &value, &run, err);
+        status = vmdk_cursor_get(&cursor, batch->first + i, &value, &run, i < wanted ? err : NULL);
         if (status)
             break;
         bool ascends = value > previous && value - previous <= bound;
@@ -141,6 +141,8 @@ static int collect(struct batch *batch, uint64_t wanted, struct imgtk_error *err
         batch->at[batch->count++] = previous = value;
     }
     vmdk_cursor_end(&cursor);
+    if (batch->count == wanted)
+        status = 0; /* only the one behind them is not to be had */
     batch->begin = batch->at[0];
     if (batch->end == 0)
         batch->end = imgtk_min_u64(previous + bound, batch->extent->file_size);

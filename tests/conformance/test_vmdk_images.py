@@ -188,6 +188,14 @@ def test_bad_grain(tmp_path, sparse, value):
     fails_to_read(tmp_path, sparse, "grain 640")
 
 
+def test_bad_table_spoils_its_own_grains_alone(sparse):
+    for redundant in (False, True):
+        Hosted(sparse).gt_entry(640, 0xFFFFFFFF, redundant=redundant)
+    for start in ("0", "64M"):
+        imgtk("map", "-f", "vmdk", "--start-offset", start, "--max-length", "16M", sparse)
+    imgtk_fails("map", "-f", "vmdk", "--start-offset", "16M", "--max-length", "32M", sparse, match="grain 640")
+
+
 @pytest.mark.parametrize("value", [0xFFFFFFFF, 1, 21, "directory"])
 def test_bad_directory(tmp_path, sparse, value):
     damaged = Hosted(sparse)
@@ -224,10 +232,11 @@ def test_truncated_sparse(tmp_path, sparse):
 
 @pytest.fixture
 def stream(tmp_path):
+    """A streamOptimized image of 70 MiB with data in all three grain tables; source.raw has its disk."""
     parts = [(0, compressible(MIB)), (40 * MIB, os.urandom(300 * KIB)), (69 * MIB, compressible(MIB, 2))]
     raw = make_raw(tmp_path / "source.raw", 70 * MIB, parts)
-    imgtk("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, tmp_path / "disk.vmdk")
-    return tmp_path / "disk.vmdk"
+    imgtk("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, tmp_path / "stream.vmdk")
+    return tmp_path / "stream.vmdk"
 
 
 @pytest.mark.parametrize("cut", [1, 512, 1024, 1536, 100000])
