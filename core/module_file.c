@@ -33,6 +33,23 @@ int module_path_trusted(const char *path, bool folder, struct imgtk_error *err)
     return 0;
 }
 
+/* As pread(), but it is short only at the end of the file, as a network file system's is not. */
+static ssize_t read_fully(int fd, void *buf, size_t length, uint64_t offset)
+{
+    size_t done = 0;
+    while (done < length) {
+        ssize_t count = pread(fd, (char *)buf + done, length - done, (off_t)(offset + done));
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return -1;
+        if (count == 0)
+            break;
+        done += (size_t)count;
+    }
+    return (ssize_t)done;
+}
+
 /* The parts of a library that dlopen maps; beyond the end of a file that was cut short, touching them is a SIGBUS. */
 static int check_segments(int fd, const ElfW(Ehdr) *header, uint64_t size, struct imgtk_error *err)
 {
@@ -40,7 +57,7 @@ static int check_segments(int fd, const ElfW(Ehdr) *header, uint64_t size, struc
         ElfW(Phdr) segment;
         uint64_t at = header->e_phoff + (uint64_t)i * sizeof(segment);
         if (!imgtk_range_fits(at, sizeof(segment), size) ||
-            pread(fd, &segment, sizeof(segment), (off_t)at) != (ssize_t)sizeof(segment))
+            read_fully(fd, &segment, sizeof(segment), at) != (ssize_t)sizeof(segment))
             return imgtk_fail(err, IMGTK_EINVAL, "not a whole library: it ends at byte %" PRIu64, size);
         if (segment.p_type == PT_LOAD && !imgtk_range_fits(segment.p_offset, segment.p_filesz, size))
             return imgtk_fail(err, IMGTK_EINVAL, "not a whole library: it ends at byte %" PRIu64, size);
@@ -52,7 +69,7 @@ static int check_elf(int fd, struct imgtk_error *err)
 {
     ElfW(Ehdr) header = { 0 };
     struct stat st;
-    ssize_t got = pread(fd, &header, sizeof(header), 0);
+    ssize_t got = read_fully(fd, &header, sizeof(header), 0);
     if (got < SELFMAG || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
         return imgtk_fail(err, IMGTK_EINVAL, "not a module: no ELF library");
     if (got != (ssize_t)sizeof(header) || fstat(fd, &st) != 0)

@@ -1,0 +1,130 @@
+/*
+ * Preloaded into imgtk: makes one of its input and output calls fail, return
+ * short, or be interrupted, and writes to a log how many there were.
+ *
+ *   FAULT_LOG    file that each counted call appends a byte to, and the name of the one that was hit
+ *   FAULT_AT     which call, from 1; 0: none
+ *   FAULT_ERRNO  what it fails with; 0: it moves half of its bytes (those that move bytes)
+ *   FAULT_CALLS  calls that count, separated by commas; unset: all below
+ *   FAULT_DELAY  microseconds that each of them takes longer
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static atomic_long counter;
+
+static long number(const char *name)
+{
+    const char *text = getenv(name);
+    return text ? strtol(text, NULL, 10) : 0;
+}
+
+static void log_text(const char *text)
+{
+    const char *path = getenv("FAULT_LOG");
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
+    if (fd < 0)
+        return;
+    if (write(fd, text, strlen(text)) < 0)
+        abort();
+    close(fd);
+}
+
+static bool counts(const char *call)
+{
+    const char *calls = getenv("FAULT_CALLS");
+    size_t length = strlen(call);
+    for (const char *at = calls; at && (at = strstr(at, call)); at += length)
+        if ((at == calls || at[-1] == ',') && (at[length] == ',' || at[length] == '\0'))
+            return true;
+    return !calls;
+}
+
+/* Whether this call is the one; *fails: with an error, not short. */
+static bool is_hit(const char *call, bool *fails)
+{
+    int saved = errno;
+    *fails = false;
+    if (!counts(call))
+        return false;
+    if (number("FAULT_DELAY"))
+        usleep((useconds_t)number("FAULT_DELAY"));
+    bool hit = atomic_fetch_add(&counter, 1) + 1 == number("FAULT_AT");
+    log_text(".");
+    if (hit)
+        log_text(call);
+    *fails = hit && number("FAULT_ERRNO") != 0;
+    errno = *fails ? (int)number("FAULT_ERRNO") : saved;
+    return hit;
+}
+
+#define REAL(result, name, ...) \
+    static result (*real)(__VA_ARGS__); \
+    if (!real) \
+        *(void **)&real = dlsym(RTLD_NEXT, #name)
+
+#define MOVES(name, call, buffer) \
+    ssize_t name(int fd, buffer buf, size_t length, off64_t offset); \
+    ssize_t name(int fd, buffer buf, size_t length, off64_t offset) \
+    { \
+        bool fails; \
+        REAL(ssize_t, name, int, buffer, size_t, off64_t); \
+        bool hit = is_hit(call, &fails); \
+        return fails ? -1 : real(fd, buf, hit && length > 1 ? length / 2 : length, offset); \
+    }
+
+#define FAILS(name, call, parameters, types, arguments) \
+    int name parameters; \
+    int name parameters \
+    { \
+        bool fails; \
+        REAL(int, name, types); \
+        is_hit(call, &fails); \
+        return fails ? -1 : real arguments; \
+    }
+
+#define LIST(...) __VA_ARGS__
+
+MOVES(pread, "pread", void *)
+MOVES(pread64, "pread", void *)
+MOVES(pwrite, "pwrite", const void *)
+MOVES(pwrite64, "pwrite", const void *)
+FAILS(fsync, "fsync", (int fd), int, (fd))
+FAILS(fdatasync, "fsync", (int fd), int, (fd))
+FAILS(ftruncate, "ftruncate", (int fd, off64_t size), LIST(int, off64_t), (fd, size))
+FAILS(ftruncate64, "ftruncate", (int fd, off64_t size), LIST(int, off64_t), (fd, size))
+FAILS(fallocate, "fallocate", (int fd, int mode, off64_t at, off64_t size), LIST(int, int, off64_t, off64_t),
+      (fd, mode, at, size))
+FAILS(fallocate64, "fallocate", (int fd, int mode, off64_t at, off64_t size), LIST(int, int, off64_t, off64_t),
+      (fd, mode, at, size))
+FAILS(linkat, "linkat", (int a, const char *b, int c, const char *d, int e),
+      LIST(int, const char *, int, const char *, int), (a, b, c, d, e))
+FAILS(rename, "rename", (const char *a, const char *b), LIST(const char *, const char *), (a, b))
+FAILS(renameat, "rename", (int a, const char *b, int c, const char *d), LIST(int, const char *, int, const char *),
+      (a, b, c, d))
+FAILS(renameat2, "rename", (int a, const char *b, int c, const char *d, unsigned e),
+      LIST(int, const char *, int, const char *, unsigned), (a, b, c, d, e))
+
+ssize_t __pread64_chk(int fd, void *buf, size_t length, off64_t offset, size_t room);
+ssize_t __pread64_chk(int fd, void *buf, size_t length, off64_t offset, size_t room)
+{
+    (void)room;
+    return pread64(fd, buf, length, offset);
+}
+
+ssize_t copy_file_range(int from, off64_t *in, int to, off64_t *out, size_t length, unsigned flags)
+{
+    bool fails;
+    REAL(ssize_t, copy_file_range, int, off64_t *, int, off64_t *, size_t, unsigned);
+    bool hit = is_hit("copy_file_range", &fails);
+    return fails ? -1 : real(from, in, to, out, hit && length > 1 ? length / 2 : length, flags);
+}
