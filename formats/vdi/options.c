@@ -17,20 +17,14 @@ const struct imgtk_opt vdi_create_opts[] = {
     { .name = "preallocation", .type = IMGTK_OPT_CHOICE, .choices = preallocations,
       .help = "off, or metadata: the same as static=on" },
     { .name = "uuid", .type = IMGTK_OPT_STRING,
-      .help = "the image's UUID, and that of its last modification (default: random)" },
+      .help = "the UUIDs of the image and its last change (default: random, or from SOURCE_DATE_EPOCH and the size)" },
     { .name = NULL },
 };
 
-static int choose_uuids(const struct imgtk_opts *opts, struct vdi_header *out, struct imgtk_error *err)
+static int choose_uuids(const char *text, struct vdi_header *out, struct imgtk_error *err)
 {
-    const char *text = opts ? imgtk_opts_text(opts, "uuid") : NULL;
-    if (text) {
-        int status = uuid_from_text(text, out->uuid, err);
-        memcpy(out->uuid_modify, out->uuid, UUID_SIZE);
-        return status;
-    }
-    int status = uuid_random(out->uuid, err);
-    return status ? status : uuid_random(out->uuid_modify, err);
+    int status = uuid_choose(text, out->disk_size, 0, out->uuid, err);
+    return status ? status : uuid_choose(text, out->disk_size, 1, out->uuid_modify, err);
 }
 
 int vdi_options_parse(const struct imgtk_create *args, struct vdi_header *out, struct imgtk_error *err)
@@ -41,5 +35,5 @@ int vdi_options_parse(const struct imgtk_create *args, struct vdi_header *out, s
     if (preallocation && strcmp(preallocation, "metadata") == 0)
         fixed = true;
     out->type = fixed ? VDI_STATIC : VDI_DYNAMIC;
-    return choose_uuids(opts, out, err);
+    return choose_uuids(opts ? imgtk_opts_text(opts, "uuid") : NULL, out, err);
 }

@@ -27,7 +27,7 @@ static int vdi_backing(void *handle, struct imgtk_backing *out, struct imgtk_err
         return 0;
     if (!vdi->parent)
         return imgtk_fail(err, IMGTK_ENOTFOUND,
-                          "a differencing VDI does not name its parent (UUID %s): give its name with the option backing=FILE",
+                          "a differencing VDI does not name its parent (UUID %s): name it with the option backing=FILE",
                           vdi->parent_uuid);
     out->names[0] = vdi->parent;
     out->format = "vdi";

@@ -86,7 +86,7 @@ int vpc_block_validate(const struct vpc *vpc, uint32_t block, uint32_t entry, st
 {
     uint64_t start = (uint64_t)entry * VPC_SECTOR, end = vpc_block_end(vpc, block, entry);
     if (end > vpc->file_size)
-        return imgtk_fail(err, IMGTK_ECORRUPT, "block %u at sector %u reaches to byte %llu, beyond the file's %llu bytes",
+        return imgtk_fail(err, IMGTK_ECORRUPT, "block %u at sector %u reaches to byte %llu, the file has %llu bytes",
                           block, entry, (unsigned long long)end, (unsigned long long)vpc->file_size);
     if (start < VPC_FOOTER_SIZE || overlap(start, end, vpc->footer.data_offset, VPC_HEADER_SIZE) ||
         overlap(start, end, vpc->header.table_offset, (uint64_t)vpc->blocks * 4))
@@ -135,8 +135,8 @@ static int find_overlaps(struct vpc *vpc, struct starts *starts, vpc_fault_fn fa
         if (next - one >= apart)
             continue;
         struct imgtk_error found = IMGTK_ERROR_INIT;
-        imgtk_fail(&found, IMGTK_ECORRUPT, "two blocks share bytes of the file: they lie at sectors %u and %u, %u apart at least is needed",
-                   one, next, apart);
+        imgtk_fail(&found, IMGTK_ECORRUPT, "two blocks share bytes of the file: they lie at sectors %u and %u, "
+                   "less than %u apart", one, next, apart);
         out->faults++;
         int stop = fault(context, &found);
         if (stop)

@@ -68,7 +68,7 @@ static int fit_device(struct vpc_writer *vpc, struct imgtk_error *err)
     if (status)
         return status;
     if (vpc->footer.type == VPC_FIXED && vpc->device_size != needed)
-        return imgtk_fail(err, IMGTK_EINVAL, "a fixed VHD ends with its footer: the target has %llu bytes, it must have %llu",
+        return imgtk_fail(err, IMGTK_EINVAL, "a fixed VHD ends with its footer: the target has %llu bytes, not %llu",
                           (unsigned long long)vpc->device_size, (unsigned long long)needed);
     if (vpc->footer.type == VPC_DYNAMIC && vpc->device_size < vpc_layout_data_end(&vpc->layout, 0) + VPC_FOOTER_SIZE)
         return imgtk_fail(err, IMGTK_ENOSPACE, "the target has %llu bytes, too few for the block table",

@@ -17,7 +17,8 @@ static int verify(const uint8_t *bytes, size_t size, size_t at, const char *what
     uint32_t stored = imgtk_be32(bytes + at), real = checksum(bytes, size, at);
     if (stored == real)
         return 0;
-    return imgtk_fail(err, IMGTK_ECORRUPT, "the checksum of the %s is 0x%08x, its content has 0x%08x", what, stored, real);
+    return imgtk_fail(err, IMGTK_ECORRUPT, "the checksum of the %s is 0x%08x, its content has 0x%08x", what, stored,
+                      real);
 }
 
 bool vpc_footer_has_cookie(const uint8_t *bytes)

@@ -53,7 +53,8 @@ static int compare_ends(const struct ends *ends, struct imgtk_error *err)
         memcmp(front->uuid, end->uuid, UUID_SIZE) == 0)
         return 0;
     return imgtk_fail(err, IMGTK_ECORRUPT,
-                      "the footers at the front and at the end describe different disks (types %u and %u, sizes %llu and %llu)",
+                      "the footers at the front and at the end describe different disks "
+                      "(types %u and %u, sizes %llu and %llu)",
                       (unsigned)front->type, (unsigned)end->type, (unsigned long long)front->current_size,
                       (unsigned long long)end->current_size);
 }
@@ -114,7 +115,7 @@ static int check_table(struct vpc *vpc, struct imgtk_error *err)
         return imgtk_fail(err, IMGTK_ELIMIT, "the disk takes %llu blocks of %u bytes; at most %u are supported",
                           (unsigned long long)blocks, vpc->header.block_size, VPC_MAX_BLOCKS);
     if (!imgtk_range_fits(vpc->header.table_offset, blocks * 4, vpc->file_size))
-        return imgtk_fail(err, IMGTK_ECORRUPT, "the block table of %llu bytes at %llu reaches beyond the file's %llu bytes",
+        return imgtk_fail(err, IMGTK_ECORRUPT, "the block table of %llu bytes at %llu does not fit into the file's %llu",
                           (unsigned long long)(blocks * 4), (unsigned long long)vpc->header.table_offset,
                           (unsigned long long)vpc->file_size);
     vpc->blocks = (uint32_t)blocks;

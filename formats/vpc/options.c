@@ -1,6 +1,4 @@
 /* What the user may choose, and what follows from it. */
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -26,7 +24,8 @@ const struct imgtk_opt vpc_create_opts[] = {
       .help = "keep the exact size instead of rounding it up to a geometry" },
     { .name = "profile", .type = IMGTK_OPT_CHOICE, .choices = profiles,
       .help = "azure: fixed, exact size in whole MiB, as Azure demands" },
-    { .name = "uuid", .type = IMGTK_OPT_STRING, .help = "the image's UUID (default: random)" },
+    { .name = "uuid", .type = IMGTK_OPT_STRING,
+      .help = "the image's UUID (default: random, or from SOURCE_DATE_EPOCH and the size)" },
     { .name = "timestamp", .type = IMGTK_OPT_UINT, .min = VPC_EPOCH, .max = VPC_EPOCH + (uint64_t)UINT32_MAX,
       .help = "time of creation, seconds since 1970 (default: SOURCE_DATE_EPOCH, else now)" },
     { .name = NULL },
@@ -51,34 +50,21 @@ static uint32_t since_epoch(uint64_t unix_time)
 
 static int choose_timestamp(const struct imgtk_opts *opts, uint32_t *out, struct imgtk_error *err)
 {
-    const char *text = getenv("SOURCE_DATE_EPOCH");
+    bool set;
+    uint64_t seconds;
     if (opts && imgtk_opts_given(opts, "timestamp")) {
         *out = since_epoch(imgtk_opts_number(opts, "timestamp"));
         return 0;
     }
-    if (!text || !*text) {
-        *out = since_epoch((uint64_t)time(NULL));
-        return 0;
-    }
-    char *end;
-    errno = 0;
-    unsigned long long seconds = strtoull(text, &end, 10);
-    if (errno || *end || *text < '0' || *text > '9')
-        return imgtk_fail(err, IMGTK_EINVAL, "SOURCE_DATE_EPOCH is '%s', which is not a number of seconds", text);
-    *out = since_epoch(seconds);
-    return 0;
-}
-
-static int choose_uuid(const struct imgtk_opts *opts, uint8_t out[UUID_SIZE], struct imgtk_error *err)
-{
-    const char *text = opts ? imgtk_opts_text(opts, "uuid") : NULL;
-    return text ? uuid_from_text(text, out, err) : uuid_random(out, err);
+    int status = uuid_source_date(&set, &seconds, err);
+    *out = since_epoch(set && !status ? seconds : (uint64_t)time(NULL));
+    return status;
 }
 
 static int apply_profile(struct vpc_create_options *out, const char *subformat, struct imgtk_error *err)
 {
     if (subformat && strcmp(subformat, "fixed") != 0)
-        return imgtk_fail(err, IMGTK_EINVAL, "profile=azure needs a fixed disk; subformat=%s contradicts it", subformat);
+        return imgtk_fail(err, IMGTK_EINVAL, "profile=azure is a fixed disk; subformat=%s contradicts it", subformat);
     out->type = VPC_FIXED;
     out->exact = true;
     if (out->size > VPC_MAX_SIZE)
@@ -99,7 +85,7 @@ int vpc_options_parse(const struct imgtk_create *args, struct vpc_create_options
     };
     int status = opts && imgtk_opts_text(opts, "profile") ? apply_profile(out, subformat, err) : 0;
     if (!status)
-        status = choose_uuid(opts, out->uuid, err);
+        status = uuid_choose(opts ? imgtk_opts_text(opts, "uuid") : NULL, out->size, 0, out->uuid, err);
     if (!status)
         status = choose_timestamp(opts, &out->timestamp, err);
     return status;

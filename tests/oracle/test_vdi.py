@@ -10,8 +10,8 @@ import pytest
 
 import build_vdi
 from build_vdi import DIFFERENCING, DYNAMIC, FREE, STATIC, ZERO
-from imgtk_test import (GIB, IMGTK, KIB, MIB, TIB, allocated, assert_same_bytes, digest, environment, imgtk, imgtk_fails,
-                        make_raw, qemu_img, qemu_io)
+from imgtk_test import (GIB, IMGTK, KIB, MIB, TIB, allocated, assert_same_bytes, digest, environment, imgtk,
+                        imgtk_fails, make_raw, qemu_img, qemu_io)
 
 SECTOR = 512
 SUBFORMATS = ["", "static=on"]
@@ -83,7 +83,8 @@ def test_reads_large_ones(tmp_path, size):
 
 def test_blocks_written_out_of_order(tmp_path):
     qemu_img("create", "-q", "-f", "vdi", tmp_path / "a.vdi", 20 * MIB)
-    qemu_io(tmp_path / "a.vdi", "write -P 1 15M 2M", "write -P 2 3M 1M", "write -P 3 4M 512", "write -P 4 0 1M", fmt="vdi")
+    qemu_io(tmp_path / "a.vdi", "write -P 1 15M 2M", "write -P 2 3M 1M", "write -P 3 4M 512", "write -P 4 0 1M",
+            fmt="vdi")
     qemu_img("convert", "-f", "vdi", "-O", "raw", tmp_path / "a.vdi", tmp_path / "raw")
     assert_reads_as(tmp_path / "a.vdi", tmp_path / "raw")
     assert_maps_agree(tmp_path / "a.vdi")
@@ -146,6 +147,15 @@ def test_the_same_input_makes_the_same_file(tmp_path, subformat):
     assert len(digests) == 1
     assert specific(tmp_path / "a.vdi")["uuid"] == uuid
     imgtk_fails("convert", "-O", "vdi", "-o", "uuid=x", raw, tmp_path / "b.vdi", match="not a UUID")
+
+
+def test_the_source_date_alone_makes_it_reproducible(tmp_path):
+    raw = make_raw(tmp_path / "raw", 5 * MIB, scattered(5 * MIB, 4))
+    digests = []
+    for date in (1700000000, 1700000000, 1700000001, 0, None):
+        imgtk("convert", "-O", "vdi", raw, tmp_path / "a", env=environment(SOURCE_DATE_EPOCH=date))
+        digests.append(digest(tmp_path / "a"))
+    assert digests[0] == digests[1] and len(set(digests)) == 4
 
 
 # ---- Pipes and existing targets ------------------------------------------------
@@ -241,8 +251,8 @@ BASE, CHILD = uuids.UUID("00112233-4455-6677-8899-aabbccddeeff"), uuids.UUID(int
 
 def chain(folder, link=BASE):
     build_vdi.build(folder / "base.vdi", 6 * MIB, {0: content(1), 2: content(2), 4: content(3)}, uuid=BASE)
-    child = build_vdi.build(folder / "child.vdi", 6 * MIB, {2: content(4), 5: content(5)}, kind=DIFFERENCING, uuid=CHILD,
-                            link=link, table={4: ZERO})
+    child = build_vdi.build(folder / "child.vdi", 6 * MIB, {2: content(4), 5: content(5)}, kind=DIFFERENCING,
+                            uuid=CHILD, link=link, table={4: ZERO})
     return child, raw_of(folder, 6 * MIB, {0: content(1), 2: content(4), 5: content(5)})
 
 

@@ -290,7 +290,8 @@ static void uuids_are_text_and_back(void **state)
     assert_string_equal(text, "01020304-0506-0708-090a-0b0c0d0e0f10");
     assert_int_equal(uuid_from_text("01020304-0506-0708-090A-0B0C0D0E0F10", uuid, &err), 0);
     assert_memory_equal(uuid, sample.uuid, UUID_SIZE);
-    static const char *const bad[] = { "", "01020304-0506-0708-090a-0b0c0d0e0f1", "01020304-0506-0708-090a-0b0c0d0e0f100",
+    static const char *const bad[] = { "", "01020304-0506-0708-090a-0b0c0d0e0f1",
+                                       "01020304-0506-0708-090a-0b0c0d0e0f100",
                                        "0102030405060708-090a-0b0c-0d0e0f10", "01020304-0506-0708-090a-0b0c0d0e0fxy",
                                        "{01020304-0506-0708-090a-0b0c0d0e0f}" };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
