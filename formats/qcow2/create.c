@@ -39,15 +39,21 @@ static int open_spool(struct qcow2_writer *writer, const struct imgtk_create *ar
     return 0;
 }
 
+/* libdeflate's levels go to 12. Its first one beats zlib's preset in size as well; zlib's own first does not. */
+static unsigned default_level(bool zstd)
+{
+    if (zstd)
+        return QCOW2_ZSTD_LEVEL;
+    return imgtk_codec_levels(IMGTK_CODEC_DEFLATE).max > 9 ? QCOW2_LIBDEFLATE_LEVEL : 0;
+}
+
 static int open_codecs(struct qcow2_writer *writer, const struct imgtk_create *args,
                        const struct qcow2_create_options *options, struct imgtk_error *err)
 {
     if (!(args->flags & IMGTK_CREATE_COMPRESS))
         return 0;
     bool zstd = options->compression_type == QCOW2_COMPRESSION_ZSTD;
-    unsigned level = options->compression_level;
-    if (level == 0)
-        level = zstd ? QCOW2_ZSTD_LEVEL : QCOW2_ZLIB_LEVEL;
+    unsigned level = options->compression_level ? options->compression_level : default_level(zstd);
     return imgtk_codec_pool_new(zstd ? IMGTK_CODEC_ZSTD : IMGTK_CODEC_DEFLATE, level, &writer->codecs, err);
 }
 
@@ -89,8 +95,7 @@ static void take_options(struct qcow2_writer *writer, const struct imgtk_create 
     writer->version = options->version;
     writer->geometry = options->geometry;
     writer->has_backing = options->backing_file != NULL;
-    /* Compressed zeroes take next to nothing; stored ones would take more than all the rest. */
-    writer->full = (args->flags & IMGTK_CREATE_FULL) && !(args->flags & IMGTK_CREATE_COMPRESS);
+    writer->full = (args->flags & IMGTK_CREATE_FULL) != 0;
 }
 
 static int begin(struct qcow2_writer *writer, const struct imgtk_create *args,

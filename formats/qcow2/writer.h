@@ -19,7 +19,7 @@ enum qcow2_preallocation {
 };
 
 /* What is used when no level is asked for: chosen on the files of an operating system, see docs/performance.md. */
-enum { QCOW2_ZLIB_LEVEL = 1, QCOW2_ZSTD_LEVEL = 3 };
+enum { QCOW2_LIBDEFLATE_LEVEL = 1, QCOW2_ZSTD_LEVEL = 3 };
 
 /* Strings belong to the option set and are NULL where the option was not given. */
 struct qcow2_create_options {
@@ -27,7 +27,7 @@ struct qcow2_create_options {
     struct qcow2_geometry geometry;
     bool lazy_refcounts;
     uint8_t compression_type;
-    unsigned compression_level;          /* 0: the codec's preset */
+    unsigned compression_level;          /* 0: not asked for */
     const char *backing_file, *backing_fmt;
     const char *data_file;
     bool data_file_raw;
