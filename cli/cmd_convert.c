@@ -15,7 +15,10 @@
 
 struct values {
     struct cli_common common;
-    const char *format, *source_backing_format, *target_format, *backing, *backing_format, *snapshot, *sparse, *workers, *cache, *source_cache, *relative_to, *relative_format;
+    const char *format, *source_backing_format, *snapshot;
+    const char *target_format, *backing, *backing_format;
+    const char *relative_to, *relative_format;
+    const char *sparse, *workers, *cache, *source_cache;
     bool existing, is_zero, compress, salvage, no_sync, resume, image_opts;
     struct progress_options progress;
     struct cli_list options;
@@ -26,12 +29,14 @@ struct values {
 
 static const struct cli_option options[] = {
     { 'f', "source-format", CLI_TEXT, FIELD(format), "FMT", "format of the sources (by their content)" },
-    { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "the sources are given as driver=FMT,file.filename=NAME,..." },
+    { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL,
+      "the sources are given as driver=FMT,file.filename=NAME,..." },
     { '\0', "backing-format", CLI_TEXT, FIELD(source_backing_format), "FMT",
       "format of a source's backing file where the source does not record it" },
     { 'l', "snapshot", CLI_TEXT, FIELD(snapshot), "SNAPSHOT",
       "read that internal snapshot: its name or id, or snapshot.id=ID,snapshot.name=NAME" },
-    { 'O', "target-format", CLI_TEXT, FIELD(target_format), "FMT", "format of the destination (by its suffix, else raw)" },
+    { 'O', "target-format", CLI_TEXT, FIELD(target_format), "FMT",
+      "format of the destination (by its suffix, else raw)" },
     { 'o', "target-options", CLI_LIST, FIELD(options), "OPTIONS",
       "options of the destination's format, name=value,...; may be given several times; 'help' lists them" },
     { 'c', "compress", CLI_FLAG, FIELD(compress), NULL, "compress the destination" },
@@ -40,7 +45,8 @@ static const struct cli_option options[] = {
     { 'B', "backing", CLI_TEXT, FIELD(backing), "FILE",
       "make an overlay of this backing file: only what differs from it is written" },
     { 'b', NULL, CLI_TEXT, FIELD(backing), "FILE", NULL },
-    { 'F', "target-backing-format", CLI_TEXT, FIELD(backing_format), "FMT", "format of the destination's backing file" },
+    { 'F', "target-backing-format", CLI_TEXT, FIELD(backing_format), "FMT",
+      "format of the destination's backing file" },
     { '\0', "relative-to", CLI_TEXT, FIELD(relative_to), "BASE",
       "write only what differs from that image, which the destination does not record" },
     { '\0', "relative-format", CLI_TEXT, FIELD(relative_format), "FMT", "format of BASE (by its content)" },
@@ -54,7 +60,8 @@ static const struct cli_option options[] = {
     { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (as many as there are CPUs)" },
     { '\0', "parallel", CLI_TEXT, FIELD(workers), "N", NULL },
     { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
-    { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD", "show progress, or write it to a file descriptor for a program" },
+    { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
+      "show progress, or write it to a file descriptor for a program" },
     { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
       "what a program gets: lines 'N/100' (the default), or JSON objects" },
     { 't', "cache", CLI_TEXT, FIELD(cache), "MODE", "accepted for qemu-img's sake; imgtk syncs once at the end" },
@@ -85,8 +92,8 @@ static int parse_sparse(struct cli *cli, const char *text, int64_t *out)
     if (!text)
         return 0;
     if (imgtk_parse_size(text, &size, NULL) || size % 512 != 0 || size > MAX_SPARSE_SIZE)
-        return cli_error(cli, "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to %u. "
-                         "Select 0 to disable sparse detection (fully allocates output).", MAX_SPARSE_SIZE);
+        return cli_error(cli, "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to "
+                         "%u. Select 0 to disable sparse detection (fully allocates output).", MAX_SPARSE_SIZE);
     *out = (int64_t)size;
     return 0;
 }
@@ -98,7 +105,8 @@ static int parse_workers(struct cli *cli, const char *text, unsigned *out)
     if (!text)
         return 0;
     if (imgtk_parse_size(text, &workers, NULL) || workers == 0 || workers > MAX_WORKERS)
-        return cli_error(cli, "Invalid number of workers '%s'. The allowed number is between 1 and %d", text, MAX_WORKERS);
+        return cli_error(cli, "Invalid number of workers '%s'. The allowed number is between 1 and %d", text,
+                         MAX_WORKERS);
     *out = (unsigned)workers;
     return 0;
 }
@@ -127,7 +135,8 @@ static int check_combination(struct cli *cli, const struct values *values, const
     if (values->snapshot && sources > 1)
         return cli_error(cli, "No support for concatenating multiple snapshot");
     if (values->backing && sources > 1)
-        return cli_error(cli, "Having a backing file for the target makes no sense when concatenating multiple input images");
+        return cli_error(cli, "Having a backing file for the target makes no sense when concatenating multiple input "
+                         "images");
     if (values->existing && strcmp(target, "-") == 0)
         return cli_error(cli, "-n and a pipe as destination contradict each other");
     if (values->is_zero && values->backing)
@@ -249,7 +258,8 @@ static int convert_named(struct cli *cli, const struct values *values, char **na
     struct target target;
     struct inputs *inputs = calloc(1, sizeof *inputs);
     char *copy = strdup(values->snapshot ? values->snapshot : "");
-    struct target_request request = { name, values->target_format, &values->options, values->backing, values->backing_format };
+    struct target_request request = { name, values->target_format, &values->options, values->backing,
+                                      values->backing_format };
     if (values->backing && !values->backing_format)
         request.backing_format = values->source_backing_format; /* qemu-img's long name for -F */
     if (!inputs || !copy) {

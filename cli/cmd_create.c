@@ -14,7 +14,8 @@ struct values {
 };
 
 static const struct cli_option options[] = {
-    { 'f', "format", CLI_TEXT, offsetof(struct values, format), "FMT", "format of the new image (by its suffix, else raw)" },
+    { 'f', "format", CLI_TEXT, offsetof(struct values, format), "FMT",
+      "format of the new image (by its suffix, else raw)" },
     { 'o', "options", CLI_LIST, offsetof(struct values, options), "OPTIONS",
       "options of the format, name=value,...; may be given several times; 'help' lists them" },
     { 'b', "backing", CLI_TEXT, offsetof(struct values, backing), "FILE",

@@ -19,7 +19,8 @@ static const struct cli_option options[] = {
       "format of the backing file where the image does not record it" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
     { '\0', "output", CLI_TEXT, FIELD(output), "human|json", "how to print it (human)" },
-    { '\0', "backing-chain", CLI_FLAG, FIELD(chain), NULL, "tell about the backing files too; without it none is opened" },
+    { '\0', "backing-chain", CLI_FLAG, FIELD(chain), NULL,
+      "tell about the backing files too; without it none is opened" },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
     CLI_COMMON_OPTIONS
 };

@@ -43,8 +43,8 @@ static int parse_form(struct cli *cli, const char *text, const struct map_form *
             return 0;
         }
     }
-    return cli_usage_error(cli, "--output must be used with human, json, jsonl, intervals or clusters as argument, not '%s'",
-                           text);
+    return cli_usage_error(cli, "--output must be used with human, json, jsonl, intervals or clusters as argument, "
+                           "not '%s'", text);
 }
 
 static int parse_offset(struct cli *cli, const char *text, const char *what, uint64_t otherwise, uint64_t *out)

@@ -46,8 +46,9 @@ static int unknown_command(struct cli *cli, const char *name)
 
 static int print_usage(const struct cli *cli)
 {
-    printf("Usage: %s COMMAND [OPTION]... ARGUMENT...\nConvert, create and look into virtual disk images.\n\nCommands:\n",
-           cli->program);
+    const char *name = cli->program;
+    printf("Usage: %s COMMAND [OPTION]... ARGUMENT...\n"
+           "Convert, create and look into virtual disk images.\n\nCommands:\n", name);
     for (const struct cli_command *const *command = cli_commands; *command; command++)
         printf("  %-10s %s\n", (*command)->name, (*command)->summary);
     printf("  %-10s %s\n\n", "help", "Tell how a command is used");
@@ -56,9 +57,9 @@ static int print_usage(const struct cli *cli)
            "  %s convert -c -O qcow2 disk.vmdk disk.qcow2\n"
            "  %s info disk.qcow2\n"
            "  %s map --output=json disk.qcow2\n"
-           "  %s create -f qcow2 disk.qcow2 20G\n\n", cli->program, cli->program, cli->program, cli->program, cli->program);
+           "  %s create -f qcow2 disk.qcow2 20G\n\n", name, name, name, name, name);
     printf("'%s help COMMAND' lists a command's options; '%s --version' tells the version.\n"
-           "Exit code: 0 success, 1 failure; 'check' has more, see its help.\n", cli->program, cli->program);
+           "Exit code: 0 success, 1 failure; 'check' has more, see its help.\n", name, name);
     return CLI_OK;
 }
 

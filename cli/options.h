@@ -27,7 +27,8 @@ struct cli_option {
 
 #define CLI_COMMON_OPTIONS \
     { 'q', "quiet", CLI_FLAG, offsetof(struct cli_common, quiet), NULL, "print errors only" }, \
-    { 'v', "verbose", CLI_FLAG, offsetof(struct cli_common, verbose), NULL, "tell what is done: formats, modules, choices made" }, \
+    { 'v', "verbose", CLI_FLAG, offsetof(struct cli_common, verbose), NULL, \
+      "tell what is done: formats, modules, choices made" }, \
     { '\0', "references", CLI_TEXT, offsetof(struct cli_common, references), "beneath|any|none", \
       "which files an image may name: those beneath its own folder (the default), any, or none" }, \
     { '\0', "allow-dir", CLI_LIST, offsetof(struct cli_common, allow_dirs), "DIR", \

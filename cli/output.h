@@ -4,7 +4,10 @@
 
 #include "cli.h"
 
-/* "program: message" on stderr, after everything that was printed before; control characters become '?'. Returns CLI_FAILED. */
+/*
+ * "program: message" on stderr, after everything that was printed before; control characters become '?'.
+ * Returns CLI_FAILED.
+ */
 int cli_error(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
 /* The same for a failed call; prefix (may be NULL) names the file. A signal that stopped the call is named instead. */
 int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err);

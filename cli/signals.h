@@ -4,7 +4,10 @@
 
 #include <stdbool.h>
 
-/* SIGINT, SIGTERM and SIGHUP ask the job to stop, a second one ends the process; SIGUSR1 asks for progress; SIGPIPE is an error of write(). */
+/*
+ * SIGINT, SIGTERM and SIGHUP ask the job to stop, a second one ends the process; SIGUSR1 asks for progress;
+ * SIGPIPE becomes an error of write().
+ */
 void signals_catch(void);
 /* The signal that asked to stop, 0: none. Jobs take it as their cancel flag. */
 const volatile int *signals_stop(void);

@@ -19,7 +19,10 @@ void source_free(struct source *source);
 /* imgtk_image_open() with the failure printed. */
 int source_open(struct cli *cli, const struct source *source, struct imgtk_image **out);
 
-/* Where `name`, given for the image `beside`, lies: counted from that image's folder unless it is absolute, "-" or has a scheme. free() it. */
+/*
+ * Where `name`, given for the image `beside`, lies: counted from that image's folder unless it is absolute, "-" or
+ * has a scheme. free() it; NULL: out of memory.
+ */
 char *source_resolve(const char *beside, const char *name);
 
 #endif

@@ -115,7 +115,8 @@ static int parse_options(struct cli *cli, const char *name, struct target *targe
 static int check_backing(struct cli *cli, const struct target_request *request, struct target *target)
 {
     if (request->backing && !find_row(target->driver->create_opts, "backing_file"))
-        return cli_error(cli, "%s: Backing file not supported for file format '%s'", request->name, target->driver->name);
+        return cli_error(cli, "%s: Backing file not supported for file format '%s'", request->name,
+                         target->driver->name);
     if (request->backing_format && !find_row(target->driver->create_opts, "backing_fmt"))
         return cli_error(cli, "%s: Backing format not supported for file format '%s'", request->name,
                          target->driver->name);
@@ -225,9 +226,10 @@ void target_print_formatting(const struct target *target, const char *name, uint
         printf(" size=%llu", (unsigned long long)size);
     for (size_t i = 0; i < PRINT_ORDER_COUNT; i++) {
         const struct imgtk_opt *row = find_row(table, print_order[i].name);
+        bool shown = row && !print_order[i].only_given && row->default_text;
         if (late_size && strcmp(print_order[i].name, "size") == 0)
             printf(" size=%llu", (unsigned long long)size);
-        else if (row && (imgtk_opts_given(target->parsed, row->name) || (!print_order[i].only_given && row->default_text)))
+        else if (shown || (row && imgtk_opts_given(target->parsed, row->name)))
             print_value(target, row);
     }
     for (; table && table->name; table++)

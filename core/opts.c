@@ -116,8 +116,8 @@ static bool parse_unit(char c, unsigned *shift)
 static int fail_size(const char *text, struct imgtk_error *err)
 {
     return imgtk_fail(err, IMGTK_EINVAL,
-                      "Invalid size '%s': a number of bytes below 8E is expected, with an optional suffix k, M, G, T, P or E",
-                      text);
+                      "Invalid size '%s': a number of bytes below 8E is expected, with an optional suffix k, M, G, T, "
+                      "P or E", text);
 }
 
 int imgtk_parse_size(const char *text, uint64_t *out, struct imgtk_error *err)
@@ -267,7 +267,8 @@ struct imgtk_opts *imgtk_opts_new(const struct imgtk_opt *table)
     }
     for (size_t i = 0; i < rows; i++) {
         struct imgtk_error err = IMGTK_ERROR_INIT;
-        if (table[i].default_text && set_value(&table[i], "", table[i].default_text, &opts->values[i], &err) == IMGTK_ENOMEM) {
+        const char *preset = table[i].default_text;
+        if (preset && set_value(&table[i], "", preset, &opts->values[i], &err) == IMGTK_ENOMEM) {
             imgtk_opts_free(opts);
             return NULL;
         }

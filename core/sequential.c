@@ -55,8 +55,8 @@ int sequential_spool(struct imgtk_context *context, struct imgtk_storage **file,
     if (!(imgtk_storage_flags(pipe) & IMGTK_STORAGE_SEQUENTIAL))
         return 0;
     if (is_endless(pipe))
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "it is a character device, which need not end: only files, block devices "
-                          "and pipes are read");
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "it is a character device, which need not end: only files, block "
+                          "devices and pipes are read");
     context_note(context, "%s: can be read once only, so it is read into a temporary file first", pipe->name);
     int status = imgtk_storage_spool(&copy, err);
     if (status)

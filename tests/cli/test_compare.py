@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from imgtk_test import (IMGTK, KIB, MIB, SANITIZE, TIB, allocated, compressible, environment, execute, imgtk, make_image, make_raw,
-                        qemu_img, qemu_io, tool)
+from imgtk_test import (IMGTK, KIB, MIB, SANITIZE, TIB, allocated, compressible, environment, execute, imgtk,
+                        make_image, make_raw, qemu_img, qemu_io, tool)
 
 
 @pytest.fixture
@@ -16,7 +16,8 @@ def folder(tmp_path, monkeypatch):
     qemu_img("convert", "-O", "qcow2", "a.raw", "a.qcow2")
     qemu_img("convert", "-c", "-O", "qcow2", "a.raw", "packed.qcow2")
     for name, size, offset in [("data.raw", 10, 5 * MIB + 70000), ("hole.raw", 10, 8 * MIB + 300),
-                               ("both.raw", 10, MIB + 5000), ("longer.raw", 12, None), ("beyond.raw", 12, 11 * MIB + 700)]:
+                               ("both.raw", 10, MIB + 5000), ("longer.raw", 12, None),
+                               ("beyond.raw", 12, 11 * MIB + 700)]:
         shutil.copyfile("a.raw", name)
         with open(name, "r+b") as file:
             file.truncate(size * MIB)

@@ -36,7 +36,8 @@ def test_formats_are_found_out(folder):
     assert_same_bytes("disk.raw", "other")
 
 
-@pytest.mark.parametrize("words", [["-fqcow2", "-Oraw"], ["-f", "qcow2", "-O", "raw", "-W", "-m", "4", "-t", "none", "-T", "none"],
+@pytest.mark.parametrize("words", [["-fqcow2", "-Oraw"],
+                                   ["-f", "qcow2", "-O", "raw", "-W", "-m", "4", "-t", "none", "-T", "none"],
                                    ["--source-format=qcow2", "--target-format=raw", "--workers=1", "--no-sync"],
                                    ["-pqf", "qcow2"], ["-U", "-C", "-S", "64k"], ["-S", "0"]], ids=" ".join)
 def test_flags(folder, words):

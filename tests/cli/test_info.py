@@ -117,7 +117,8 @@ def test_image_opts(folder):
     ours = imgtk("info", "--image-opts", "driver=qcow2,file.driver=file,file.filename=a,,b.qcow2").out
     assert ours == imgtk("info", "-f", "qcow2", "a,b.qcow2").out
     make_raw("a.raw", MIB)
-    part = json.loads(imgtk("info", "--image-opts", "--output=json", "driver=raw,offset=512k,size=64k,file.filename=a.raw").out)
+    part = json.loads(imgtk("info", "--image-opts", "--output=json",
+                            "driver=raw,offset=512k,size=64k,file.filename=a.raw").out)
     assert part["virtual-size"] == 64 * KIB
 
 

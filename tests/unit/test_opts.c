@@ -26,7 +26,8 @@ static void sizes_are_parsed(void **state)
         { "1T", (uint64_t)1 << 40 }, { "7E", (uint64_t)7 << 60 }, { "9223372036854775807", INT64_MAX },
         { "0x10000", 65536 }, { "0.5k", 512 }, { "1.0000000000000000000000k", 1024 },
     };
-    static const char *const bad[] = { "", "-1", "+1", " 1", "1 ", "k", "1kk", "8E", "9223372036854775808", "1.5", "1.5b",
+    static const char *const bad[] = { "", "-1", "+1", " 1", "1 ", "k", "1kk", "8E", "9223372036854775808", "1.5",
+                                       "1.5b",
                                        "99999999999999999999", "0x", "0x1k", "1e3" };
     struct imgtk_error err = IMGTK_ERROR_INIT;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {

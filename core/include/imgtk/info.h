@@ -19,7 +19,10 @@ enum imgtk_info_kind {
     IMGTK_INFO_OBJECT
 };
 
-/* An empty tree whose root is a LIST or an OBJECT. NULL: out of memory. Text in it is UTF-8; other bytes become U+FFFD. */
+/*
+ * An empty tree whose root is a LIST or an OBJECT. NULL: out of memory. Text in it is UTF-8; other bytes become
+ * U+FFFD.
+ */
 IMGTK_API struct imgtk_info *imgtk_info_new(enum imgtk_info_kind root);
 IMGTK_API void imgtk_info_free(struct imgtk_info *info); /* NULL is allowed */
 IMGTK_API bool imgtk_info_empty(const struct imgtk_info *info);

@@ -54,12 +54,16 @@ IMGTK_API int imgtk_opts_set(struct imgtk_opts *opts, const char *what, const ch
 IMGTK_API bool imgtk_opts_given(const struct imgtk_opts *opts, const char *name);
 IMGTK_API bool imgtk_opts_bool(const struct imgtk_opts *opts, const char *name);
 IMGTK_API uint64_t imgtk_opts_number(const struct imgtk_opts *opts, const char *name); /* UINT, SIZE */
-IMGTK_API const char *imgtk_opts_text(const struct imgtk_opts *opts, const char *name); /* CHOICE, STRING; NULL: unset */
+/* CHOICE, STRING; NULL: unset */
+IMGTK_API const char *imgtk_opts_text(const struct imgtk_opts *opts, const char *name);
 
 /* The table behind the set, or NULL. */
 IMGTK_API const struct imgtk_opt *imgtk_opts_table(const struct imgtk_opts *opts);
 
-/* "64k", "1.5G", "0x10000", "10737418240": bytes. Rejects negative numbers, trailing garbage and values above INT64_MAX. */
+/*
+ * "64k", "1.5G", "0x10000", "10737418240": bytes. Rejects negative numbers, trailing garbage and values above
+ * INT64_MAX.
+ */
 IMGTK_API int imgtk_parse_size(const char *text, uint64_t *out, struct imgtk_error *err);
 
 /* The candidate (of a NULL-terminated list) that a misspelt word most likely means, or NULL when none is near. */
