@@ -87,7 +87,8 @@ static int run(struct cli *cli, int argc, char **argv)
         return cli_usage_error(cli, "Expecting one image file name");
     code = parse_form(cli, values.output, &rows.form);
     if (code == 0 && values.relative_to && rows.form->single_layer)
-        code = cli_usage_error(cli, "--relative-to compares whole disks: it cannot be combined with --output=%s", values.output);
+        code = cli_usage_error(cli, "--relative-to compares whole disks: it cannot be combined with --output=%s",
+                               values.output);
     if (code == 0)
         code = parse_offset(cli, values.start, "--start-offset", 0, &start);
     if (code == 0)
