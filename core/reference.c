@@ -21,6 +21,8 @@ struct imgtk_references {
     bool on_file;      /* the image is a file, so it has a folder */
     char *location;    /* the path or URL of the image */
     const char *image_name;
+    references_guard_fn guard; /* NULL: none */
+    void *guard_context;
     struct imgtk_storage **created;
     size_t created_count;
 };
@@ -58,6 +60,12 @@ int references_new(struct imgtk_context *context, const char *image_name, bool f
     refs->image_name = named ? last_component(location) : "disk";
     *out = refs;
     return 0;
+}
+
+void references_set_guard(struct imgtk_references *refs, references_guard_fn guard, void *context)
+{
+    refs->guard = guard;
+    refs->guard_context = context;
 }
 
 void references_free(struct imgtk_references *refs)
@@ -346,6 +354,8 @@ int imgtk_reference_create(struct imgtk_references *refs, const char *name, stru
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the image is not in a folder where '%s' could be made beside it", name);
     int status = join(refs, name, path, err);
     struct imgtk_storage *storage = NULL;
+    if (status == 0 && refs->guard)
+        status = refs->guard(refs->guard_context, path, err);
     if (status == 0)
         status = file_create(path, &storage, err);
     if (status == 0)

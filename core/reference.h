@@ -7,6 +7,9 @@
 /* image_name: as the user or the layer above named it. forbidden: no reference may be followed, whatever the policy. */
 int references_new(struct imgtk_context *context, const char *image_name, bool forbidden,
                    struct imgtk_references **out, struct imgtk_error *err);
+/* Asked before imgtk_reference_create() makes anything; a status other than 0 refuses the path. */
+typedef int (*references_guard_fn)(void *context, const char *path, struct imgtk_error *err);
+void references_set_guard(struct imgtk_references *refs, references_guard_fn guard, void *context);
 /* Closes what imgtk_reference_create() made and references_commit() did not put in place. NULL is allowed. */
 void references_free(struct imgtk_references *refs);
 /* Whether imgtk_reference_create() made any. */

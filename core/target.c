@@ -1,8 +1,11 @@
 #include "target.h"
 
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "context.h"
 #include "image_internal.h"
@@ -29,18 +32,82 @@ static bool is_file_of(const struct stat *st, const struct imgtk_image *image)
     return false;
 }
 
-/* Whatever the names: two paths, a link, a device node of the same device. */
-static int refuse_source(const struct target_request *request, struct imgtk_error *err)
+/* The file that a name means, if it is there: "file:disk", "fd:5" and "-" are names too. */
+static bool stat_name(struct imgtk_context *context, const char *name, struct stat *st)
 {
-    struct stat st;
-    if (stat(request->wish->name, &st) != 0 || S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode))
+    struct storage_name parsed;
+    if (storage_name_parse(context, name, &parsed, NULL) != 0)
+        return false;
+    switch (parsed.kind) {
+    case STORAGE_NAME_PATH:
+        return stat(parsed.path, st) == 0;
+    case STORAGE_NAME_STDIO:
+        return fstat(STDOUT_FILENO, st) == 0;
+    case STORAGE_NAME_FD:
+        return fstat(atoi(name + strlen("fd:")), st) == 0;
+    default:
+        return false;
+    }
+}
+
+/* Whatever the names: two paths, a link, a device node of the same device. */
+static int refuse_file(const struct target_request *request, const struct stat *st, struct imgtk_error *err)
+{
+    if (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))
         return 0;
     for (size_t i = 0; i < request->source_count; i++)
-        if (is_file_of(&st, request->sources[i]))
+        if (is_file_of(st, request->sources[i]))
             return imgtk_fail(err, IMGTK_EINVAL, "source and target are the same file, or the target backs the source");
-    if (request->base && is_file_of(&st, request->base))
+    if (request->base && is_file_of(st, request->base))
         return imgtk_fail(err, IMGTK_EINVAL, "the target is the image that it is compared with, or its own backing file");
     return 0;
+}
+
+static int refuse_source(const struct target *target, const struct target_request *request, struct imgtk_error *err)
+{
+    struct stat st;
+    return stat_name(target->context, request->wish->name, &st) ? refuse_file(request, &st, err) : 0;
+}
+
+/* Neither of the two need be there yet, so their folders and last components are compared. */
+static bool is_same_place(const char *one, const char *other)
+{
+    const char *paths[2] = { one, other }, *names[2];
+    struct stat folders[2];
+    for (size_t i = 0; i < 2; i++) {
+        char folder[PATH_MAX];
+        const char *slash = strrchr(paths[i], '/');
+        names[i] = slash ? slash + 1 : paths[i];
+        int length = snprintf(folder, sizeof(folder), "%.*s.", (int)(names[i] - paths[i]), paths[i]);
+        if (length >= PATH_MAX || stat(folder, &folders[i]) != 0)
+            return false;
+    }
+    return strcmp(names[0], names[1]) == 0 && folders[0].st_dev == folders[1].st_dev &&
+           folders[0].st_ino == folders[1].st_ino;
+}
+
+struct companion_guard {
+    struct imgtk_context *context;
+    const struct target_request *request;
+};
+
+/* A file that the target brings with it (a data file, an extent) replaces what has its name. */
+static int guard_companion(void *context, const char *path, struct imgtk_error *err)
+{
+    const struct companion_guard *guard = context;
+    const char *target_name = guard->request->wish->name;
+    struct storage_name parsed;
+    struct stat companion, target;
+    int status = storage_name_parse(guard->context, target_name, &parsed, err);
+    if (status)
+        return status;
+    bool present = stat(path, &companion) == 0;
+    bool same_file = present && stat_name(guard->context, target_name, &target) &&
+                     companion.st_dev == target.st_dev && companion.st_ino == target.st_ino;
+    if (same_file || (parsed.kind == STORAGE_NAME_PATH && is_same_place(path, parsed.path)))
+        return imgtk_fail(err, IMGTK_EINVAL, "'%s' is the target itself", path);
+    status = present ? refuse_file(guard->request, &companion, err) : 0;
+    return status ? imgtk_fail_prefix(err, "%s", path) : 0;
 }
 
 /* What shapes the bytes of the target; a journal of another shape is of no use. */
@@ -56,12 +123,28 @@ static int describe_shape(const struct target *target, const struct target_reque
     return 0;
 }
 
+/* What came through a pipe is in a temporary file without a name, and gone after an interruption. */
+static bool reads_pipe(const struct target_request *request)
+{
+    for (size_t i = 0; i < request->source_count; i++) {
+        const struct imgtk_storage *file = request->sources[i]->layers[0].public.file;
+        int fd = file->ops.fd(file->handle);
+        struct stat st;
+        if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0)
+            return true;
+    }
+    return false;
+}
+
 static int open_resumed(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     char shape[4096];
     const struct imgtk_target *wish = request->wish;
     if (!request->plan || wish->existing || wish->compress || strcmp(wish->name, "-") == 0)
         return imgtk_fail(err, IMGTK_EINVAL, "%s: --resume is for uncompressed conversions into a new file", wish->name);
+    if (reads_pipe(request))
+        return imgtk_fail(err, IMGTK_EINVAL, "%s: --resume is not for a pipe as source: it cannot be read twice",
+                          wish->name);
     if (!(target->driver->flags & IMGTK_DRIVER_RESUME))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "%s: --resume is not for format %s", wish->name,
                           target->driver->name);
@@ -72,7 +155,7 @@ static int open_resumed(struct target *target, const struct target_request *requ
 static int open_file(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     const struct imgtk_target *wish = request->wish;
-    int status = refuse_source(request, err);
+    int status = refuse_source(target, request, err);
     if (status)
         return imgtk_fail_prefix(err, "%s", wish->name);
     if (wish->resume)
@@ -221,8 +304,11 @@ int target_create(struct imgtk_context *context, const struct target_request *re
     status = judge_file(out, request, err);
     if (!status)
         status = try_sharing(out, request, err);
+    struct companion_guard guard = { context, request };
+    references_set_guard(out->references, guard_companion, &guard);
     if (!status)
         status = lay_out(out, request, err);
+    references_set_guard(out->references, NULL, NULL);
     return status ? imgtk_fail_prefix(err, "%s", request->wish->name) : 0;
 }
 
