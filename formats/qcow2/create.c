@@ -32,10 +32,8 @@ static int open_spool(struct qcow2_writer *writer, const struct imgtk_create *ar
     if (status)
         return status;
     writer->pipe = args->file;
-    args->note(args->note_context, writer->codecs
-                                       ? "the compressed image is spooled to a temporary file, since its tables "
-                                         "come before its data and need the compressed sizes"
-                                       : "the image is spooled to a temporary file, since its tables come before its data");
+    args->note(args->note_context, "the image is spooled to a temporary file: its tables come first in a pipe, but are "
+                                   "not known before all data have been seen");
     return 0;
 }
 

@@ -17,7 +17,7 @@ const struct imgtk_opt qcow2_create_opts[] = {
     { .name = "compat", .type = IMGTK_OPT_CHOICE, .default_text = "1.1", .choices = compat_choices,
       .help = "Compatibility level (v2 [0.10] or v3 [1.1])" },
     { .name = "compression_level", .type = IMGTK_OPT_UINT,
-      .help = "Effort spent on compression (zlib: 1 to 12, or 9 without libdeflate; zstd: 1 to 19); not set: a fast one" },
+      .help = "Effort of compression (zlib: 1 to 12, or 9 without libdeflate; zstd: 1 to 19); not set: a fast one" },
     { .name = "compression_type", .type = IMGTK_OPT_CHOICE, .default_text = "zlib", .choices = compression_choices,
       .help = "Method used for compressed clusters" },
     { .name = "data_file", .type = IMGTK_OPT_STRING, .help = "File name of an external data file" },

@@ -196,7 +196,8 @@ static int put_refcounts(struct qcow2_writer *writer, uint64_t clusters, const s
     return status;
 }
 
-static int put_header(struct qcow2_writer *writer, const struct qcow2_refcount_clusters *counts, struct imgtk_error *err)
+static int put_header(struct qcow2_writer *writer, const struct qcow2_refcount_clusters *counts,
+                      struct imgtk_error *err)
 {
     uint64_t cluster_size = writer->geometry.cluster_size;
     writer->places.refcount_table_offset = cluster_size;

@@ -1,4 +1,4 @@
-/* L1 and L2 tables of a new image: filled in guest order, so one L2 table and a window of the L1 table are in memory. */
+/* L1 and L2 tables of a new image: filled in guest order, so one L2 table and a window of the L1 are in memory. */
 #include <stdlib.h>
 #include <string.h>
 

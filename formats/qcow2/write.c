@@ -173,8 +173,9 @@ static int map_run(struct qcow2_writer *writer, uint64_t guest, uint64_t count, 
     int status = 0;
     for (uint64_t i = 0; !status && i < count; i++) {
         status = qcow2_tables_select(writer, guest + i, err);
+        uint64_t at = host + (i << writer->geometry.cluster_bits);
         if (!status)
-            qcow2_tables_set(writer, guest + i, (host + (i << writer->geometry.cluster_bits)) | QCOW2_COPIED, UINT32_MAX);
+            qcow2_tables_set(writer, guest + i, at | QCOW2_COPIED, UINT32_MAX);
     }
     return status;
 }

@@ -160,7 +160,7 @@ def test_all_is_written_with_sparse_size_zero(tmp_path, flags, options):
         assert all("offset" in row for row in rows), rows
 
 
-# ---- Streams of compressed clusters ----------------------------------------------------------------------------------
+# ---- Streams of compressed clusters ----
 
 def compressed_streams(path):
     """Each compressed stream of an image without extended L2, from its tables."""
@@ -212,7 +212,7 @@ def test_a_level_is_used(tmp_path):
     assert sizes[1] < sizes[0]
 
 
-# ---- Backing files -----------------------------------------------------------------------------------------------------
+# ---- Backing files ----
 
 def overlay_pair(tmp_path):
     """A base, and a disk that differs from it in every way: data over data, zeroes over data, a longer end."""
@@ -266,7 +266,7 @@ def test_only_what_differs_is_written(tmp_path):
     assert image.stat().st_size == 6 * 64 * KIB
 
 
-# ---- Data files ----------------------------------------------------------------------------------------------------------
+# ---- Data files ----
 
 @pytest.mark.parametrize("raw", ["off", "on"])
 @pytest.mark.parametrize("options", ["", "extended_l2=on", "cluster_size=4k", "preallocation=full"])
@@ -284,7 +284,7 @@ def test_data_file(tmp_path, raw, options):
         assert_round_trip(source, image, tmp_path)
 
 
-# ---- Pipes ---------------------------------------------------------------------------------------------------------------
+# ---- Pipes ----
 
 def to_pipe(source, path, *words):
     with open(path, "wb") as out:
@@ -347,7 +347,7 @@ def test_what_cannot_stream_is_refused(tmp_path, options, why):
     assert not (tmp_path / "data.raw").exists()
 
 
-# ---- Empty images --------------------------------------------------------------------------------------------------------
+# ---- Empty images ----
 
 @pytest.mark.parametrize("options", PLAIN + PREALLOCATED + ["data_file=data.raw", "data_file=data.raw,data_file_raw=on"])
 @pytest.mark.parametrize("size", [0, 1000, 100 * MIB])
@@ -384,7 +384,7 @@ def test_sparse_16_tib(tmp_path):
     assert_no_larger(source, image, [], "", tmp_path)
 
 
-# ---- Refusals --------------------------------------------------------------------------------------------------------------
+# ---- Refusals ----
 
 @pytest.mark.parametrize("flags, options, why", [
     ([], "cluster_size=3000", "Cluster size must be a power of two between 512 and 2048k"),
@@ -424,7 +424,7 @@ def test_names_that_do_not_fit_are_refused(tmp_path):
                 tmp_path / "image.qcow2", "1M", match="must fit into one cluster of 512 bytes")
 
 
-# ---- Existing targets --------------------------------------------------------------------------------------------------------
+# ---- Existing targets ----
 
 @pytest.mark.parametrize("words", [[], ["-c"], ["-o", "extended_l2=on"], ["-o", "preallocation=metadata"],
                                    ["-o", "preallocation=full"], ["-o", "cluster_size=512"]])
