@@ -56,63 +56,74 @@ static int parse_offset(struct cli *cli, const char *text, const char *what, uin
     return 0;
 }
 
-static int map_image(struct cli *cli, struct map_rows *rows, struct imgtk_image *base, uint64_t start, uint64_t length)
+/* What the command line asks for, as numbers. */
+struct wish {
+    const struct map_form *form;
+    uint64_t start, length;
+};
+
+static int parse_wish(struct cli *cli, const struct values *values, struct wish *out)
+{
+    int failed = parse_form(cli, values->output, &out->form);
+    if (failed)
+        return failed;
+    if (values->relative_to && out->form->single_layer)
+        return cli_usage_error(cli, "--relative-to compares whole disks: it cannot be combined with --output=%s",
+                               values->output);
+    failed = parse_offset(cli, values->start, "--start-offset", 0, &out->start);
+    return failed ? failed : parse_offset(cli, values->length, "--max-length", UINT64_MAX, &out->length);
+}
+
+static int map_image(struct cli *cli, const struct wish *wish, struct imgtk_image *image, struct imgtk_image *base)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    struct imgtk_map job = { .image = rows->image, .start = start, .length = length, .relative_to = base,
-                             .row = rows->form->row, .context = rows };
-    int status = map_rows_begin(rows, start, &err);
-    if (status == 0 && start < imgtk_image_size(rows->image) && length > 0)
+    struct map_rows rows = { .image = image, .form = wish->form, .differences = base != NULL };
+    struct imgtk_map job = { .image = image, .start = wish->start, .length = wish->length, .relative_to = base,
+                             .row = wish->form->row, .context = &rows };
+    int status = map_rows_begin(&rows, wish->start, &err);
+    if (status == 0 && wish->start < imgtk_image_size(image) && wish->length > 0)
         status = imgtk_map(&job, &err);
-    if (status == 0) {
-        rows->form->end(rows);
-        map_rows_flush(rows);
-        return CLI_OK;
-    }
-    map_rows_flush(rows);
-    return cli_fail(cli, NULL, &err);
+    if (status == 0)
+        wish->form->end(&rows);
+    map_rows_flush(&rows);
+    return status ? cli_fail(cli, NULL, &err) : CLI_OK;
+}
+
+static int map_named(struct cli *cli, const struct values *values, const struct wish *wish, const char *name)
+{
+    struct source source = { 0 }, base_source = { 0 };
+    struct imgtk_image *image = NULL, *base = NULL;
+    int code = source_parse(cli, name, values->format, values->image_opts, &source);
+    source.request.backing_format = values->backing_format;
+    source.request.single_layer = wish->form->single_layer;
+    if (code == 0)
+        code = source_open(cli, &source, &image);
+    if (code == 0 && values->relative_to)
+        code = source_parse(cli, values->relative_to, values->relative_format, false, &base_source);
+    if (code == 0 && values->relative_to)
+        code = source_open(cli, &base_source, &base);
+    if (code == 0)
+        code = map_image(cli, wish, image, base);
+    imgtk_image_close(base);
+    imgtk_image_close(image);
+    source_free(&base_source);
+    source_free(&source);
+    return code;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct values values = { 0 };
-    struct map_rows rows = { 0 };
-    struct source source = { 0 }, base_source = { 0 };
-    struct imgtk_image *base = NULL;
-    uint64_t start, length;
+    struct wish wish;
     int code, first = cli_parse(cli, &cli_map_command, argc, argv, &values, &code);
     if (first < 0)
         return code;
     if (argc - first != 1)
         return cli_usage_error(cli, "Expecting one image file name");
-    code = parse_form(cli, values.output, &rows.form);
-    if (code == 0 && values.relative_to && rows.form->single_layer)
-        code = cli_usage_error(cli, "--relative-to compares whole disks: it cannot be combined with --output=%s",
-                               values.output);
-    if (code == 0)
-        code = parse_offset(cli, values.start, "--start-offset", 0, &start);
-    if (code == 0)
-        code = parse_offset(cli, values.length, "--max-length", UINT64_MAX, &length);
+    code = parse_wish(cli, &values, &wish);
     if (code == 0)
         code = cli_start(cli, &values.common);
-    if (code == 0)
-        code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
-    source.request.backing_format = values.backing_format;
-    source.request.single_layer = rows.form && rows.form->single_layer;
-    if (code == 0)
-        code = source_open(cli, &source, &rows.image);
-    if (code == 0 && values.relative_to)
-        code = source_parse(cli, values.relative_to, values.relative_format, false, &base_source);
-    if (code == 0 && values.relative_to)
-        code = source_open(cli, &base_source, &base);
-    rows.differences = base != NULL;
-    if (code == 0)
-        code = map_image(cli, &rows, base, start, length);
-    imgtk_image_close(base);
-    imgtk_image_close(rows.image);
-    source_free(&base_source);
-    source_free(&source);
-    return code;
+    return code ? code : map_named(cli, &values, &wish, argv[first]);
 }
 
 const struct cli_command cli_map_command = {
