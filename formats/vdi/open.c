@@ -18,7 +18,7 @@ static int check_table(struct vdi *vdi, struct imgtk_error *err)
     vdi->blocks = (uint32_t)imgtk_div_round_up(header->disk_size, header->block_size);
     size = (uint64_t)vdi->blocks * 4;
     if (!imgtk_range_fits(header->table_offset, size, vdi->file_size))
-        return imgtk_fail(err, IMGTK_ECORRUPT, "the block table of %llu bytes at %llu does not fit into the file's %llu",
+        return imgtk_fail(err, IMGTK_ECORRUPT, "the block table of %llu bytes at %llu does not fit the file's %llu",
                           (unsigned long long)size, (unsigned long long)header->table_offset,
                           (unsigned long long)vdi->file_size);
     if (header->table_offset < VDI_PREHEADER_SIZE || header->data_offset < header->table_offset + size)

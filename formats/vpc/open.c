@@ -115,7 +115,7 @@ static int check_table(struct vpc *vpc, struct imgtk_error *err)
         return imgtk_fail(err, IMGTK_ELIMIT, "the disk takes %llu blocks of %u bytes; at most %u are supported",
                           (unsigned long long)blocks, vpc->header.block_size, VPC_MAX_BLOCKS);
     if (!imgtk_range_fits(vpc->header.table_offset, blocks * 4, vpc->file_size))
-        return imgtk_fail(err, IMGTK_ECORRUPT, "the block table of %llu bytes at %llu does not fit into the file's %llu",
+        return imgtk_fail(err, IMGTK_ECORRUPT, "the block table of %llu bytes at %llu does not fit the file's %llu",
                           (unsigned long long)(blocks * 4), (unsigned long long)vpc->header.table_offset,
                           (unsigned long long)vpc->file_size);
     vpc->blocks = (uint32_t)blocks;
