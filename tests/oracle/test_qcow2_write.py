@@ -349,7 +349,8 @@ def test_what_cannot_stream_is_refused(tmp_path, options, why):
 
 # ---- Empty images ----
 
-@pytest.mark.parametrize("options", PLAIN + PREALLOCATED + ["data_file=data.raw", "data_file=data.raw,data_file_raw=on"])
+@pytest.mark.parametrize("options", PLAIN + PREALLOCATED +
+                         ["data_file=data.raw", "data_file=data.raw,data_file_raw=on"])
 @pytest.mark.parametrize("size", [0, 1000, 100 * MIB])
 def test_create(tmp_path, options, size):
     ours, theirs = tmp_path / "ours.qcow2", tmp_path / "theirs.qcow2"

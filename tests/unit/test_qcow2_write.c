@@ -186,9 +186,10 @@ static void check_cluster(struct image *image, const uint8_t *entry, const uint8
         uint64_t present = imgtk_min_u64(image->geometry.cluster_size, image->size - offset);
         memcpy(cluster, image->bytes + offset, present);
         uint64_t bitmap = image->geometry.extended_l2 ? imgtk_be64(entry + 8) : UINT32_MAX;
+        unsigned bits = image->geometry.subcluster_bits;
         for (uint64_t i = 0; image->geometry.extended_l2 && i < 32; i++)
             if (!(bitmap >> i & 1))
-                memset(cluster + (i << image->geometry.subcluster_bits), 0, (size_t)1 << image->geometry.subcluster_bits);
+                memset(cluster + (i << bits), 0, (size_t)1 << bits);
     }
     assert_memory_equal(cluster, expected, length);
     free(cluster);
