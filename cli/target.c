@@ -106,8 +106,9 @@ static int parse_options(struct cli *cli, const char *name, struct target *targe
     target->parsed = imgtk_opts_new(target->driver->create_opts);
     if (!target->parsed)
         return cli_error(cli, "out of memory for the options");
-    if ((defaults && imgtk_opts_parse(target->parsed, target->driver->name, defaults, &err)) ||
-        imgtk_opts_parse(target->parsed, target->driver->name, target->options, &err))
+    if (defaults && imgtk_opts_parse(target->parsed, target->driver->name, defaults, &err))
+        return cli_fail(cli, "configuration: format_options", &err);
+    if (imgtk_opts_parse(target->parsed, target->driver->name, target->options, &err))
         return cli_fail(cli, name, &err);
     return 0;
 }

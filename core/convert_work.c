@@ -102,6 +102,12 @@ static size_t find_runs(struct worker *worker, size_t length)
     return count;
 }
 
+/* Whatever writing to the target failed with: which of the files it was. */
+static int name_target(const struct worker *worker, int status, struct imgtk_error *err)
+{
+    return status ? imgtk_fail_prefix(err, "%s", worker->conversion->job->target.name) : 0;
+}
+
 static int write_run(struct worker *worker, const struct item *item, const struct run *run, struct imgtk_turn *turn,
                      struct imgtk_error *err)
 {
@@ -123,9 +129,7 @@ static int do_data(struct worker *worker, const struct item *item, bool final, s
     worker->run_count = status ? 0 : find_runs(worker, item->length);
     for (size_t i = 0; !status && i < worker->run_count; i++) {
         turn->last = final && i + 1 == worker->run_count;
-        status = write_run(worker, item, &worker->runs[i], turn, err);
-        if (status)
-            imgtk_fail_prefix(err, "%s", worker->conversion->job->target.name);
+        status = name_target(worker, write_run(worker, item, &worker->runs[i], turn, err), err);
     }
     return status;
 }
@@ -139,12 +143,14 @@ static int copy_by_hand(struct worker *worker, struct imgtk_storage *from, uint6
     while (length > 0) {
         struct item piece = { .offset = to_offset, .length = imgtk_min_u64(length, worker->conversion->item_size) };
         int status = imgtk_storage_pread(from, worker->buffer, piece.length, from_offset, err);
-        size_t count = status ? 0 : find_runs(worker, piece.length);
+        if (status)
+            return imgtk_fail_prefix(err, "%s", imgtk_storage_name(from));
+        size_t count = find_runs(worker, piece.length);
         for (size_t i = 0; !status && i < count; i++)
             status = imgtk_storage_pwrite(to, worker->buffer + worker->runs[i].start, worker->runs[i].length,
                                           to_offset + worker->runs[i].start, err);
         if (status)
-            return status;
+            return name_target(worker, status, err);
         from_offset += piece.length;
         to_offset += piece.length;
         length -= piece.length;
@@ -194,19 +200,17 @@ static int do_copy(struct worker *worker, const struct item *item, struct imgtk_
         if (copied == 0)
             break;
     }
-    if (!status && done < item->length) {
-        stop_copying(conversion);
-        status = copy_by_hand(worker, item->from, item->from_offset + done, to, to_offset + done, item->length - done,
-                              err);
-    }
-    return status;
+    if (status || done == item->length)
+        return name_target(worker, status, err);
+    stop_copying(conversion);
+    return copy_by_hand(worker, item->from, item->from_offset + done, to, to_offset + done, item->length - done, err);
 }
 
 static int do_zero(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
 {
     struct target *target = &worker->conversion->target;
     turn->last = true;
-    return target->driver->zero(target->writer, item->offset, item->length, turn, err);
+    return name_target(worker, target->driver->zero(target->writer, item->offset, item->length, turn, err), err);
 }
 
 /* ---- The loop ----------------------------------------------------------- */

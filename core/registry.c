@@ -303,6 +303,8 @@ static int unknown_format(struct registry *registry, const char *name, struct im
         if (driver && used < sizeof(known))
             used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", used ? ", " : "", driver->name);
     }
+    if (name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789")] != '\0')
+        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s' (installed: %s)", name, known);
     return imgtk_fail(err, IMGTK_ENOTFOUND,
                       "Unknown file format '%.60s' (installed: %s; a format that is missing comes with the package "
                       "imgtk-format-%.60s)", name, known, name);

@@ -192,12 +192,12 @@ def test_a_full_file_system(tmp_path, full, name):
     before = files(full)
     if name.endswith("-n"):
         make_raw(full / "target", 6 * MIB)
-        imgtk_fails(*words_for(name, source, "target"), cwd=full, match="No space left on device")
+        imgtk_fails(*words_for(name, source, "target"), cwd=full, match="target.*: .*No space left on device")
         return
-    imgtk_fails(*words_for(name, source, "target"), cwd=full, match="No space left on device")
+    imgtk_fails(*words_for(name, source, "target"), cwd=full, match="target.*: .*No space left on device")
     assert files(full) == before
     (full / "target").write_bytes(b"the previous file")
-    imgtk_fails(*words_for(name, source, "target"), cwd=full, match="No space left on device")
+    imgtk_fails(*words_for(name, source, "target"), cwd=full, match="target.*: .*No space left on device")
     assert (full / "target").read_bytes() == b"the previous file"
 
 
