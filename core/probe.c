@@ -69,6 +69,45 @@ static int ask_all(struct imgtk_context *context, const struct imgtk_probe *prob
     return choose(yes.count ? &yes : &maybe, out, err);
 }
 
+/* ---- Formats whose module is not there ----------------------------------- */
+
+/* So that an image is never taken for raw because a package is not installed. Offsets below 0 count from the end. */
+static const struct { const char *format; int offset; const char *magic; size_t length; } known[] = {
+    { "qcow2", 0, "QFI\xfb", 4 },
+    { "vmdk", 0, "KDMV", 4 },
+    { "vmdk", 0, "COWD", 4 },
+    { "vmdk", 0, "# Disk DescriptorFile", 21 },
+    { "vhdx", 0, "vhdxfile", 8 },
+    { "vpc", 0, "conectix", 8 },
+    { "vpc", -512, "conectix", 8 },
+    { "vdi", 64, "\x7f\x10\xda\xbe", 4 },
+};
+
+static bool has_magic(const struct imgtk_probe *probe, size_t i)
+{
+    bool from_end = known[i].offset < 0;
+    const uint8_t *bytes = from_end ? probe->tail : probe->head;
+    size_t length = from_end ? probe->tail_length : probe->head_length;
+    size_t offset = from_end ? (size_t)-known[i].offset : (size_t)known[i].offset;
+    if (from_end ? offset > length : offset + known[i].length > length)
+        return false;
+    return memcmp(bytes + (from_end ? length - offset : offset), known[i].magic, known[i].length) == 0;
+}
+
+/* Only for formats without a usable module: where there is one, its own probe has the say. */
+static int refuse_missing(struct imgtk_context *context, const struct imgtk_probe *probe, struct imgtk_error *err)
+{
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        const struct imgtk_driver *driver;
+        struct imgtk_error ignored = IMGTK_ERROR_INIT;
+        if (has_magic(probe, i) && imgtk_driver_find(context, known[i].format, &driver, &ignored))
+            return imgtk_fail(err, IMGTK_ENOTFOUND,
+                              "it looks like %s, and no module for that is usable ('imgtk formats' tells why; the package is "
+                              "imgtk-format-%s); name the format with -f, raw if it is", known[i].format, known[i].format);
+    }
+    return 0;
+}
+
 int imgtk_driver_probe(struct imgtk_context *context, struct imgtk_storage *file, const struct imgtk_driver **out,
                        bool *guessed, struct imgtk_error *err)
 {
@@ -80,6 +119,8 @@ int imgtk_driver_probe(struct imgtk_context *context, struct imgtk_storage *file
     int status = read_ends(file, bytes, &probe, err);
     if (!status)
         status = ask_all(context, &probe, out, err);
+    if (!status && !*out)
+        status = refuse_missing(context, &probe, err);
     free(bytes);
     if (status)
         return status;

@@ -212,3 +212,13 @@ def test_every_module_of_the_build_is_usable():
     built = sorted(MODULES.glob("*.so"))
     assert built, f"no modules in {MODULES}, built with {IMGTK}"
     assert [str(path) for path in built if "skipped" in found[str(path)]] == []
+
+
+def test_no_image_is_raw_because_its_module_is_missing(tmp_path):
+    """Without any module, what plainly belongs to one is refused, and the package is named."""
+    for form in ("qcow2", "vmdk", "vhdx", "vdi", "vpc"):
+        options = ["-o", "subformat=fixed"] if form == "vpc" else []
+        imgtk("create", "-q", "-f", form, *options, tmp_path / form, "1M")
+        empty = environment(IMGTK_MODULE_PATH=tmp_path / "none")
+        imgtk_fails("info", tmp_path / form, match=f"it looks like {form}, .*imgtk-format-{form}", env=empty)
+        assert "file format: raw" in imgtk("info", "-f", "raw", tmp_path / form, env=empty).out
