@@ -292,10 +292,11 @@ static void requests_past_the_end_are_errors(void **state)
 static void check_plain(const struct imgtk_extent *extent, uint64_t offset, uint64_t length)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    uint8_t *buf = allocate(MAX_READ);
+    size_t room = (size_t)imgtk_min_u64(length, MAX_READ), got;
+    uint8_t *buf = allocate(room);
     assert_non_null(extent->file);
-    for (uint64_t done = 0; done < length; done += MAX_READ) {
-        size_t piece = (size_t)imgtk_min_u64(length - done, MAX_READ), got;
+    for (uint64_t done = 0; done < length; done += room) {
+        size_t piece = (size_t)imgtk_min_u64(length - done, room);
         assert_ok(imgtk_storage_pread_some(extent->file, buf, piece, extent->host_offset + done, &got, &err));
         memset(buf + got, 0, piece - got); /* a file that ends early reads as zeroes */
         check_bytes(buf, offset + done, piece);
@@ -303,11 +304,12 @@ static void check_plain(const struct imgtk_extent *extent, uint64_t offset, uint
     free(buf);
 }
 
-static void check_extent(const struct imgtk_extent *extent, uint64_t offset)
+/* most: how many of its bytes are compared */
+static void check_extent(const struct imgtk_extent *extent, uint64_t offset, uint64_t most)
 {
     const uint32_t known = IMGTK_EXTENT_COMPRESSED | IMGTK_EXTENT_PLAIN | IMGTK_EXTENT_ASK_STORAGE |
                            IMGTK_EXTENT_UNALLOCATED | IMGTK_EXTENT_STORAGE_HOLE;
-    uint64_t length = imgtk_min_u64(extent->length, subject.size - offset);
+    uint64_t length = imgtk_min_u64(imgtk_min_u64(extent->length, subject.size - offset), most);
     bool data = extent->kind == IMGTK_EXTENT_DATA;
     assert_true(extent->length > 0);
     assert_true(data || extent->kind == IMGTK_EXTENT_ZERO || extent->kind == IMGTK_EXTENT_BACKING);
@@ -328,7 +330,7 @@ static void extents_cover_the_disk_and_tell_the_truth(void **state)
     (void)state;
     for (uint64_t offset = 0; offset < subject.size; offset += extent.length) {
         assert_ok(ask_layer(subject.image, offset, subject.size - offset, &extent, &err));
-        check_extent(&extent, offset);
+        check_extent(&extent, offset, UINT64_MAX);
         assert_true(extent.length <= INT64_MAX);
     }
 }
@@ -340,11 +342,11 @@ static void extents_agree_wherever_they_are_asked(void **state)
     struct imgtk_extent extent, again;
     uint64_t random = 7;
     (void)state;
-    for (unsigned i = 0; subject.size > 0 && i < 2000; i++) {
+    for (unsigned i = 0; subject.size > 0 && i < 1000; i++) {
         uint64_t offset = next_random(&random) % subject.size;
         uint64_t length = next_random(&random) % (subject.size - offset) + 1;
         assert_ok(ask_layer(subject.image, offset, length, &extent, &err));
-        check_extent(&extent, offset);
+        check_extent(&extent, offset, 64u << 10);
         uint64_t inside = offset + next_random(&random) % imgtk_min_u64(extent.length, subject.size - offset);
         assert_ok(ask_layer(subject.image, inside, 1, &again, &err));
         assert_int_equal(again.kind, extent.kind);
