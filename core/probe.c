@@ -58,6 +58,8 @@ static int ask_all(struct imgtk_context *context, const struct imgtk_probe *prob
     if (status)
         return status;
     for (size_t i = 0; i < count; i++) {
+        if (modules[i].skipped) /* its images will be taken for raw ones */
+            context_note(context, "module %s is skipped: %s", modules[i].path, modules[i].skipped);
         if (!modules[i].driver)
             continue;
         enum imgtk_probe_result answer = modules[i].driver->probe(probe);

@@ -30,3 +30,12 @@ def test_no_package_is_proposed_for_what_cannot_be_one(folder, name):
 
 def test_a_package_is_proposed_for_a_format_that_could_be_one(folder):
     assert "imgtk-format-other" in imgtk("info", "-f", "other", "disk.raw", code=1).err
+
+
+def test_a_module_that_probing_skips_is_told(folder):
+    (folder / "modules").mkdir()
+    (folder / "modules/broken.so").write_text("no module")
+    env = environment(IMGTK_MODULE_PATH=folder / "modules")
+    assert imgtk("convert", "disk.raw", "quiet.raw", env=env).err == ""
+    err = imgtk("convert", "-v", "disk.raw", "new.raw", env=env).err
+    assert "modules/broken.so is skipped: not a module" in err
