@@ -76,7 +76,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
         return status;
     conversion->base = job->backing ? job->backing : job->relative_to;
     struct plan_options options = { .write_all = job->sparse_size == 0, .backing = conversion->base,
-                                    .zeroes_as_data = job->relative_to != NULL };
+                                    .salvage = job->salvaged != NULL, .zeroes_as_data = job->relative_to != NULL };
     status = source_init(&conversion->source, job->sources, job->source_count, err);
     if (!status)
         status = plan_init(&conversion->plan, &conversion->source, &options, err);

@@ -7,6 +7,8 @@
 #include "imgtk/bytes.h"
 #include "storage/storage.h"
 
+#define SALVAGE_STRETCH (64u << 10) /* what is taken for lost at once where a map is damaged */
+
 /* The same state of the same file. */
 static bool same_layer(const struct layer *a, const struct layer *b)
 {
@@ -105,7 +107,11 @@ int plan_stretch(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *
     size_t image;
     pthread_mutex_lock(&plan->lock);
     int status = source_walk_next(plan->walk, offset, left, &found, &image, err);
-    if (!status) {
+    if (status && plan->options.salvage) {
+        *out = (struct plan_stretch){ .length = imgtk_min_u64(left, SALVAGE_STRETCH - offset % SALVAGE_STRETCH),
+                                      .kind = PLAN_DATA };
+        status = 0;
+    } else if (!status) {
         *out = (struct plan_stretch){ .length = found.extent.length, .kind = PLAN_DATA, .found = found };
         if (found.depth >= plan->shared_depth)
             out->kind = PLAN_SKIP;

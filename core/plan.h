@@ -20,6 +20,7 @@ struct plan_options {
     bool write_all;              /* -S 0: holes are written too */
     bool ignore_extents;         /* treat everything as data */
     struct imgtk_image *backing; /* of the target, or what the target is relative to; NULL: none */
+    bool salvage;                /* what cannot be mapped is data, and reading will tell */
     bool zeroes_as_data;         /* PLAN_DATA instead of PLAN_ZERO: the target cannot say zeroes otherwise */
 };
 

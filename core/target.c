@@ -10,6 +10,7 @@
 #include "context.h"
 #include "image_internal.h"
 #include "imgtk/bytes.h"
+#include "imgtk/info.h"
 #include "reference.h"
 #include "resume.h"
 #include "storage/storage.h"
@@ -179,6 +180,41 @@ static int check_room(const struct target *target, const struct target_request *
     return status;
 }
 
+static int has_snapshots(const struct imgtk_image *image, bool *out, struct imgtk_error *err)
+{
+    const struct imgtk_layer *layer = imgtk_image_layer(image, 0);
+    struct imgtk_layer_info info = { .specific = imgtk_info_new(IMGTK_INFO_OBJECT),
+                                     .snapshots = imgtk_info_new(IMGTK_INFO_LIST) };
+    int status = IMGTK_ENOMEM;
+    if (info.specific && info.snapshots)
+        status = layer->driver->info(layer->handle, &info, err);
+    *out = !status && !imgtk_info_empty(info.snapshots);
+    imgtk_info_free(info.specific);
+    imgtk_info_free(info.snapshots);
+    return status;
+}
+
+/* With -n an image of the format is made anew in its place: refused where that would lose more than its disk. */
+static int check_replaced(struct target *target, const struct target_request *request, struct imgtk_error *err)
+{
+    struct imgtk_image_request as_it_is = { .format = target->driver->name, .single_layer = true };
+    struct imgtk_error ignored = IMGTK_ERROR_INIT;
+    struct imgtk_image *image;
+    bool snapshots = false;
+    if (!request->wish->existing || target->sequential || (target->driver->flags & IMGTK_DRIVER_NO_PROBE_WRITE) ||
+        imgtk_image_open(target->context, request->wish->name, &as_it_is, &image, &ignored))
+        return 0; /* no image is there */
+    uint64_t size = imgtk_image_size(image);
+    int status = has_snapshots(image, &snapshots, err);
+    imgtk_image_close(image);
+    if (!status && snapshots)
+        return imgtk_fail(err, IMGTK_EREFUSED, "it has internal snapshots, which would be lost: convert without -n to replace it");
+    if (!status && size != request->size)
+        return imgtk_fail(err, IMGTK_EINVAL, "its disk has %llu bytes, the source has %llu: convert without -n to replace it",
+                          (unsigned long long)size, (unsigned long long)request->size);
+    return status;
+}
+
 static int judge_file(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     const struct imgtk_target *wish = request->wish;
@@ -188,7 +224,8 @@ static int judge_file(struct target *target, const struct target_request *reques
     if (target->sequential && !(target->driver->flags & IMGTK_DRIVER_STREAM))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "format %s cannot be written to a pipe: it must be written out of order",
                           target->driver->name);
-    return check_room(target, request, err);
+    int status = check_room(target, request, err);
+    return status ? status : check_replaced(target, request, err);
 }
 
 /* ---- Sharing blocks ------------------------------------------------------ */
@@ -244,6 +281,21 @@ static void note_line(void *context, const char *message)
     context_note(context, "%s", message);
 }
 
+/* A device cannot grow: whether the image fits is known before its first byte is written, where the size is. */
+static int require_room(const struct target *target, struct imgtk_create *args, struct imgtk_error *err)
+{
+    struct imgtk_measure need = { 0 };
+    struct imgtk_error ignored = IMGTK_ERROR_INIT;
+    uint64_t present = 0;
+    if (!(imgtk_storage_flags(target->file) & IMGTK_STORAGE_FIXED_SIZE))
+        return 0;
+    int status = imgtk_storage_size(target->file, &present, err);
+    if (status || target->driver->measure(args, &need, &ignored) || need.upper_bound || need.required <= present)
+        return status;
+    return imgtk_fail(err, IMGTK_ENOSPACE, "the target has %llu bytes, the image needs %llu", (unsigned long long)present,
+                      (unsigned long long)need.required);
+}
+
 static int lay_out(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     char identity[64] = "";
@@ -268,6 +320,9 @@ static int lay_out(struct target *target, const struct target_request *request, 
         .note_context = target->context,
         .backing_identity = identity[0] ? identity : NULL,
     };
+    status = require_room(target, &args, err);
+    if (status)
+        return status;
     if (request->wish->compress && !(target->driver->flags & IMGTK_DRIVER_COMPRESS))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "Compression not supported for this file format (%s)",
                           target->driver->name);

@@ -161,6 +161,22 @@ def test_salvage(folder):
     assert different and all(not any(ours[at:at + 65536]) for at in different), "what is lost reads as zeroes"
 
 
+def test_salvage_of_a_damaged_map(folder):
+    """A table that cannot be read costs what it maps, and the rest is saved."""
+    qemu_img("convert", "-O", "qcow2", "-o", "cluster_size=4k", "disk.raw", "cut.qcow2")
+    size = os.path.getsize("cut.qcow2")
+    os.truncate("cut.qcow2", size // 2)
+    imgtk_fails("convert", "cut.qcow2", "out.raw")
+    result = imgtk("convert", "--salvage", "cut.qcow2", "out.raw")
+    assert "become zeroes" in result.err
+    with open("out.raw", "rb") as out, open("disk.raw", "rb") as disk:
+        ours, whole = out.read(), disk.read()
+    blocks = [(ours[at:at + 4096], whole[at:at + 4096]) for at in range(0, len(whole), 4096)]
+    assert len(ours) == len(whole)
+    assert all(mine == theirs or not any(mine) for mine, theirs in blocks)
+    assert sum(mine == theirs and any(mine) for mine, theirs in blocks) > 0, "something is saved"
+
+
 def test_closed_descriptors_are_not_taken_for_the_image(folder):
     for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         done = subprocess.run(["sh", "-c", f'exec "$0" convert -p -v disk.qcow2 out.raw {closed}', IMGTK],

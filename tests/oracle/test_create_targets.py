@@ -77,7 +77,7 @@ def test_zeroes_over_old_data(tmp_path):
 
 
 def test_existing_qcow2_becomes_another_one(tmp_path, source):
-    target = make_image(tmp_path / "target", 4 * MIB, writes=["write -P 9 0 4M"])
+    target = make_image(tmp_path / "target", os.path.getsize(source), writes=["write -P 9 0 3M"])
     imgtk("convert", "-n", "-O", "qcow2", source, target)
     assert "identical" in qemu_img("compare", "-f", "raw", "-F", "qcow2", source, target).out
     qemu_img("check", target)
@@ -125,6 +125,32 @@ def test_block_device_that_is_too_small(source, loop):
     imgtk_fails("convert", "-n", "-O", "raw", source, device, match=str(2 * MIB))
     with open(device, "rb") as file:
         assert file.read() == b"\xaa" * 2 * MIB
+
+
+def test_existing_image_is_not_lost(tmp_path, source):
+    """-n makes an image anew: not where snapshots, or a disk of another size, would go with the old one."""
+    target = tmp_path / "target.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", target, 99 * MIB)
+    imgtk_fails("convert", "-n", "-O", "qcow2", source, target, match="its disk has 103809024 bytes")
+    qemu_img("create", "-q", "-f", "qcow2", target, os.path.getsize(source))
+    qemu_img("snapshot", "-c", "before", target)
+    old = target.read_bytes()
+    imgtk_fails("convert", "-n", "-O", "qcow2", source, target, match="snapshots")
+    assert target.read_bytes() == old
+    qemu_img("create", "-q", "-f", "qcow2", target, os.path.getsize(source))
+    imgtk("convert", "-n", "-O", "qcow2", source, target)
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "qcow2", source, target).out
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vdi", "vhdx", "vpc"])
+def test_block_device_that_is_too_small_for_the_image(source, loop, form):
+    """How large the image will be follows from its plan, so not one byte of the device is lost."""
+    device = loop(MIB // 2)
+    with open(device, "rb") as file:
+        before = file.read()
+    imgtk_fails("convert", "-n", "-O", form, source, device, match="needs")
+    with open(device, "rb") as file:
+        assert file.read() == before
 
 
 def test_block_device_as_source(tmp_path, loop):
