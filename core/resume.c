@@ -18,7 +18,7 @@
 
 /* Flushes are made as often as they cost a twentieth of the time, so an interruption loses little on any disk. */
 #define FLUSH_SHARE 20u
-#define FLUSH_MIN_NS 50000000u
+#define FLUSH_MIN_NS 10000000u
 
 /* A finished item whose predecessors are not all finished. */
 struct waiting {
