@@ -467,7 +467,7 @@ def test_a_device_that_is_too_small_for_preallocation_is_left_alone(tmp_path, lo
 def test_what_an_interrupted_write_leaves_is_no_image(tmp_path):
     """The header comes last: a full file system stops the writer before."""
     source, image = mixed(tmp_path / "source.raw"), tmp_path / "image.qcow2"
-    qemu_img("create", "-q", "-f", "qcow2", image, "64M")
+    qemu_img("create", "-q", "-f", "qcow2", image, -(-source.stat().st_size // 512) * 512)
     limited = ["sh", "-c", 'ulimit -f 4000; trap "" XFSZ; exec "$@"', "sh", IMGTK]
     done = subprocess.run([*limited, "convert", "-n", "-f", "raw", "-O", "qcow2", source, image], env=environment(),
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
