@@ -57,7 +57,7 @@ static const struct cli_option options[] = {
     { '\0', "no-sync", CLI_FLAG, FIELD(no_sync), NULL, "do not wait until the destination is on disk" },
     { '\0', "resume", CLI_FLAG, FIELD(resume), NULL,
       "keep a journal beside the unfinished file, and go on with what an interrupted conversion left" },
-    { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (as many as there are CPUs)" },
+    { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (one more than there are CPUs)" },
     { '\0', "parallel", CLI_TEXT, FIELD(workers), "N", NULL },
     { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
     { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",

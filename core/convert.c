@@ -28,8 +28,10 @@ static bool is_remote(const struct imgtk_convert *job)
 static unsigned choose_workers(const struct conversion *conversion)
 {
     const struct imgtk_convert *job = conversion->job;
+    unsigned workers = job->workers ? job->workers : imgtk_context_workers(conversion->context);
     /* One more than there are CPUs: while one waits for its turn to write, the others keep every CPU busy. */
-    unsigned workers = job->workers ? job->workers : imgtk_context_workers(conversion->context) + 1;
+    if (!job->workers && !conversion->context->config.workers)
+        workers++;
     if (!job->workers && is_remote(job) && workers < REMOTE_WORKERS)
         workers = REMOTE_WORKERS;
     return workers < MAX_WORKERS ? workers : MAX_WORKERS;
