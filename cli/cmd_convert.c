@@ -178,6 +178,7 @@ static int open_inputs(struct cli *cli, const struct values *values, char **name
         int failed = source_parse(cli, names[i], values->format, values->image_opts, source);
         source->request.snapshot = snapshot;
         source->request.backing_format = values->source_backing_format;
+        source->request.in_order = !values->salvage && !values->resume;
         if (failed == 0)
             failed = source_open(cli, source, &inputs->images[i]);
         if (failed)

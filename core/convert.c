@@ -25,6 +25,15 @@ static bool is_remote(const struct imgtk_convert *job)
     return false;
 }
 
+/* A pipe that image.c found to give the disk in order. */
+static bool is_in_order(const struct imgtk_convert *job)
+{
+    for (size_t i = 0; i < job->source_count; i++)
+        if (imgtk_storage_flags(imgtk_image_layer(job->sources[i], 0)->file) & IMGTK_STORAGE_SEQUENTIAL)
+            return true;
+    return false;
+}
+
 static unsigned choose_workers(const struct conversion *conversion)
 {
     const struct imgtk_convert *job = conversion->job;
@@ -40,11 +49,11 @@ static unsigned choose_workers(const struct conversion *conversion)
 static enum copy_mode choose_copy(const struct conversion *conversion)
 {
     const struct imgtk_convert *job = conversion->job;
-    if (conversion->target.sequential || job->target.compress || conversion->base || job->salvaged || job->sparse_size > 0)
+    if (conversion->in_order || conversion->target.sequential || job->target.compress || conversion->base || job->salvaged || job->sparse_size > 0)
         return COPY_BY_HAND;
     bool fixed_places = (conversion->target.driver->flags & IMGTK_DRIVER_FIXED_PLACES) != 0;
     bool shares = conversion->target.shares_blocks && conversion->target.unit % REFLINK_UNIT == 0;
-    return fixed_places || shares ? COPY_KERNEL : COPY_BY_HAND;
+    return fixed_places || shares ? COPY_SHARE : COPY_BY_HAND;
 }
 
 static void choose_sizes(struct conversion *conversion)
@@ -60,6 +69,7 @@ static void choose_sizes(struct conversion *conversion)
     granule = imgtk_round_down(granule, unit);
     conversion->item_size = unit > ITEM_SIZE ? unit : ITEM_SIZE;
     conversion->granule = (uint32_t)imgtk_min_u64(granule > unit ? granule : unit, conversion->item_size);
+    conversion->in_order = is_in_order(job);
     conversion->find_zeroes = job->sparse_size != 0 && !job->relative_to;
     conversion->copy = choose_copy(conversion);
 }
@@ -178,12 +188,14 @@ int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job
     conversion->context = context;
     conversion->job = job;
     pthread_mutex_init(&conversion->lock, NULL);
+    pthread_mutex_init(&conversion->reading, NULL);
     turnstile_init(&conversion->stile);
     int status = run(conversion, &local);
     target_close(&conversion->target);
     if (conversion->plan.source)
         plan_destroy(&conversion->plan);
     turnstile_destroy(&conversion->stile);
+    pthread_mutex_destroy(&conversion->reading);
     pthread_mutex_destroy(&conversion->lock);
     free(conversion);
     if (err)

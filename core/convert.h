@@ -13,7 +13,7 @@
 /* How data that lie plainly in a host file reach a target that has a place for them. */
 enum copy_mode {
     COPY_BY_HAND, /* read, search for zeroes, write */
-    COPY_KERNEL   /* share blocks where the file system can, else let the kernel copy */
+    COPY_SHARE    /* share blocks where the file system can, or let a file server copy */
 };
 
 enum item_kind { ITEM_DATA, ITEM_COPY, ITEM_ZERO };
@@ -39,7 +39,9 @@ struct conversion {
     uint32_t item_size; /* bytes that a worker handles at once; a multiple of the target's unit */
     uint32_t granule;   /* zero detection works in steps of this many bytes; a multiple of the unit */
     bool find_zeroes;
+    bool in_order;      /* a source is read as it comes */
 
+    pthread_mutex_t reading; /* in_order: held while an item is taken and read; taken before `lock` */
     pthread_mutex_t lock; /* guards what follows; plan.lock may be taken under it */
     enum copy_mode copy;
     uint64_t position;    /* the plan is cut up to here */

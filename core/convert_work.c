@@ -6,6 +6,7 @@
 #include "convert.h"
 #include "imgtk/bytes.h"
 #include "resume.h"
+#include "storage/storage.h"
 #include "zero.h"
 
 #define BUFFER_ALIGN 4096u
@@ -20,6 +21,7 @@ struct worker {
     uint8_t *below;                  /* what the backing file has there; NULL without one */
     struct run *runs;                /* item_size / granule of them, at least one */
     size_t run_count;                /* of the item at hand */
+    bool has_read;                   /* the item at hand is in the buffer already */
 };
 
 /* ---- Reading ------------------------------------------------------------ */
@@ -123,7 +125,7 @@ static int write_run(struct worker *worker, const struct item *item, const struc
 static int do_data(struct worker *worker, const struct item *item, bool final, struct imgtk_turn *turn,
                    struct imgtk_error *err)
 {
-    int status = read_item(worker, item, err);
+    int status = worker->has_read ? 0 : read_item(worker, item, err);
     if (!status)
         status = read_backing(worker, item, err);
     worker->run_count = status ? 0 : find_runs(worker, item->length);
@@ -162,7 +164,7 @@ static void stop_copying(struct conversion *conversion)
 {
     pthread_mutex_lock(&conversion->lock);
     if (conversion->copy != COPY_BY_HAND)
-        context_note(conversion->context, "copy: by read and write, since the kernel cannot copy between these two");
+        context_note(conversion->context, "copy: by read and write, since the two share no file system that shares blocks");
     conversion->copy = COPY_BY_HAND;
     pthread_mutex_unlock(&conversion->lock);
 }
@@ -195,14 +197,15 @@ static int do_copy(struct worker *worker, const struct item *item, struct imgtk_
     while (!status && done < item->length) {
         uint64_t copied = 0;
         status = imgtk_storage_copy(item->from, item->from_offset + done, to, to_offset + done, item->length - done,
-                                    0, &copied, err);
+                                    &copied, err);
         done += copied;
         if (copied == 0)
             break;
     }
     if (status || done == item->length)
         return name_target(worker, status, err);
-    stop_copying(conversion);
+    if (!storage_may_copy(item->from, to))
+        stop_copying(conversion);
     return copy_by_hand(worker, item->from, item->from_offset + done, to, to_offset + done, item->length - done, err);
 }
 
@@ -245,6 +248,25 @@ static int do_item(struct worker *worker, const struct item *item, struct imgtk_
     return convert_advance(worker->conversion, item->length, item->kind == ITEM_ZERO ? 0 : item->length, err);
 }
 
+/* What is read as it comes is read in the order of items; only what follows runs in parallel. */
+static int next_in_order(struct worker *worker, struct item *out, bool *found, struct imgtk_error *err)
+{
+    struct conversion *conversion = worker->conversion;
+    pthread_mutex_lock(&conversion->reading);
+    int status = convert_next_item(conversion, out, found, err);
+    worker->has_read = !status && *found && out->kind == ITEM_DATA;
+    if (worker->has_read)
+        status = read_item(worker, out, err);
+    pthread_mutex_unlock(&conversion->reading);
+    return status;
+}
+
+static int next_item(struct worker *worker, struct item *out, bool *found, struct imgtk_error *err)
+{
+    return worker->conversion->in_order ? next_in_order(worker, out, found, err)
+                                        : convert_next_item(worker->conversion, out, found, err);
+}
+
 static int work(struct worker *worker, struct imgtk_error *err)
 {
     struct conversion *conversion = worker->conversion;
@@ -253,7 +275,7 @@ static int work(struct worker *worker, struct imgtk_error *err)
         bool found;
         if (conversion->job->cancel && *conversion->job->cancel)
             return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
-        int status = convert_next_item(conversion, &item, &found, err);
+        int status = next_item(worker, &item, &found, err);
         if (!status && found)
             status = do_item(worker, &item, err);
         if (status || !found)

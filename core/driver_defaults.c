@@ -37,6 +37,13 @@ static int check_unsupported(void *handle, struct imgtk_check *check, struct img
     return imgtk_fail(err, IMGTK_EUNSUPPORTED, "This image format does not support checks");
 }
 
+static int never_in_order(void *handle, bool *out, struct imgtk_error *err)
+{
+    (void)handle, (void)err;
+    *out = false;
+    return 0;
+}
+
 static int create_unsupported(struct imgtk_create *args, void **writer, struct imgtk_error *err)
 {
     (void)args, (void)writer;
@@ -124,6 +131,8 @@ int driver_complete(const struct imgtk_driver *from, struct imgtk_driver *out, s
         out->info = info_nothing;
     if (!out->check)
         out->check = check_unsupported;
+    if (!out->in_order)
+        out->in_order = never_in_order;
     if (!out->create)
         out->create = create_unsupported;
     if (!out->write)

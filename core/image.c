@@ -20,16 +20,15 @@ static void layer_close(struct layer *layer)
     imgtk_storage_close(layer->public.file);
 }
 
-static int find_driver(struct imgtk_context *context, struct layer *layer, const char *format,
-                       struct imgtk_error *err)
+int layer_find_driver(struct imgtk_context *context, struct layer *layer, const char *format, struct imgtk_error *err)
 {
     if (format)
         return imgtk_driver_find(context, format, &layer->public.driver, err);
     return imgtk_driver_probe(context, layer->public.file, &layer->public.driver, &layer->public.format_guessed, err);
 }
 
-static int open_driver(struct layer *layer, const struct imgtk_image_request *request, bool top,
-                       struct imgtk_error *err)
+int layer_open_driver(struct layer *layer, const struct imgtk_image_request *request, bool top,
+                      struct imgtk_error *err)
 {
     const struct imgtk_driver *driver = layer->public.driver;
     struct imgtk_opts *opts = imgtk_opts_new(driver->open_opts);
@@ -62,9 +61,9 @@ static int layer_open(struct imgtk_image *image, struct imgtk_storage *file, con
     layer->public.name = imgtk_storage_name(file);
     int status = references_new(image->context, layer->public.name, request->single_layer, &layer->references, err);
     if (!status)
-        status = find_driver(image->context, layer, format, err);
+        status = layer_find_driver(image->context, layer, format, err);
     if (!status)
-        status = open_driver(layer, request, image->count == 0, err);
+        status = layer_open_driver(layer, request, image->count == 0, err);
     if (status) {
         imgtk_fail_prefix(err, "%s", layer->public.name);
         layer_close(layer);
@@ -178,7 +177,7 @@ int imgtk_image_open(struct imgtk_context *context, const char *name, const stru
                                     request->storage_opts, &file, err);
     if (status)
         return status;
-    status = sequential_spool(context, &file, err);
+    status = sequential_settle(context, &file, request, err);
     if (status) {
         imgtk_fail_prefix(err, "%s", imgtk_storage_name(file));
         imgtk_storage_close(file);

@@ -17,6 +17,12 @@ struct imgtk_image {
     struct layer layers[IMGTK_MAX_CHAIN]; /* never moves: handles point into their layer's references */
 };
 
+/* The driver of the layer's file: the one that is named, or the one that recognises it (NULL). */
+int layer_find_driver(struct imgtk_context *context, struct layer *layer, const char *format, struct imgtk_error *err);
+/* Fills the handle. top: the request's options and snapshot are this layer's. */
+int layer_open_driver(struct layer *layer, const struct imgtk_image_request *request, bool top,
+                      struct imgtk_error *err);
+
 /* Whether `next`, which begins where `first` ends, is more of the same: one row of a map. */
 bool walk_continues(const struct imgtk_chain_extent *first, const struct imgtk_chain_extent *next);
 

@@ -6,11 +6,17 @@
 #include <unistd.h>
 
 #include "context.h"
+#include "image_internal.h"
+#include "reference.h"
+#include "storage/sequence.h"
 #include "storage/storage.h"
 #include "zero.h"
 
 #define PIECE (1u << 20)
 #define HOLE (64u << 10) /* zeroes that are not written: the temporary file stays sparse */
+#define MAX_TABLES (24u << 20) /* what is held in memory of an image that is read as it comes */
+
+/* ---- Spooling ------------------------------------------------------------ */
 
 static int write_sparse(struct imgtk_storage *to, const unsigned char *buf, size_t length, uint64_t offset,
                         struct imgtk_error *err)
@@ -49,14 +55,9 @@ static bool is_endless(const struct imgtk_storage *pipe)
     return failed == 0 && S_ISCHR(st.st_mode);
 }
 
-int sequential_spool(struct imgtk_context *context, struct imgtk_storage **file, struct imgtk_error *err)
+static int spool(struct imgtk_context *context, struct imgtk_storage **file, struct imgtk_error *err)
 {
     struct imgtk_storage *pipe = *file, *copy;
-    if (!(imgtk_storage_flags(pipe) & IMGTK_STORAGE_SEQUENTIAL))
-        return 0;
-    if (is_endless(pipe))
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "it is a character device, which need not end: only files, block "
-                          "devices and pipes are read");
     context_note(context, "%s: can be read once only, so it is read into a temporary file first", pipe->name);
     int status = imgtk_storage_spool(&copy, err);
     if (status)
@@ -74,4 +75,46 @@ int sequential_spool(struct imgtk_context *context, struct imgtk_storage **file,
     imgtk_storage_close(pipe);
     *file = copy;
     return 0;
+}
+
+/* ---- In order ------------------------------------------------------------ */
+
+/* Opens the image to try it; whatever fails is told when the spooled copy fails too. */
+static bool gives_in_order(struct imgtk_context *context, struct imgtk_storage *pipe,
+                           const struct imgtk_image_request *request)
+{
+    struct imgtk_error ignored = IMGTK_ERROR_INIT;
+    struct layer layer = { .public.file = pipe, .public.name = imgtk_storage_name(pipe) };
+    bool in_order = false;
+    if (layer_find_driver(context, &layer, request->format, &ignored) ||
+        !(layer.public.driver->flags & IMGTK_DRIVER_STREAM_READ))
+        return false;
+    if (references_new(context, layer.public.name, request->single_layer, &layer.references, &ignored) == 0 &&
+        layer_open_driver(&layer, request, true, &ignored) == 0) {
+        if (layer.public.driver->in_order(layer.public.handle, &in_order, &ignored))
+            in_order = false;
+        layer.public.driver->close(layer.public.handle);
+    }
+    references_free(layer.references);
+    return in_order;
+}
+
+int sequential_settle(struct imgtk_context *context, struct imgtk_storage **file,
+                      const struct imgtk_image_request *request, struct imgtk_error *err)
+{
+    struct imgtk_storage *pipe = *file;
+    if (!(imgtk_storage_flags(pipe) & IMGTK_STORAGE_SEQUENTIAL))
+        return 0;
+    if (is_endless(pipe))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "it is a character device, which need not end: only files, block "
+                          "devices and pipes are read");
+    if (!request->in_order)
+        return spool(context, file, err);
+    sequence_keep(pipe, MAX_TABLES);
+    if (!gives_in_order(context, pipe, request)) {
+        sequence_go_on(pipe);
+        return spool(context, file, err);
+    }
+    context_note(context, "%s: its tables come first, so it is read as it comes", pipe->name);
+    return sequence_freeze(pipe, err);
 }

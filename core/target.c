@@ -238,7 +238,7 @@ static bool can_share(struct imgtk_storage *from, struct imgtk_storage *to)
     uint64_t size = 0, copied = 0;
     if (from->ops.fd(from->handle) < 0 || imgtk_storage_size(from, &size, &ignored) || size < REFLINK_TRIAL)
         return false;
-    int status = imgtk_storage_copy(from, 0, to, 0, REFLINK_TRIAL, IMGTK_COPY_REFLINK_ONLY, &copied, &ignored);
+    int status = imgtk_storage_copy(from, 0, to, 0, REFLINK_TRIAL, &copied, &ignored);
     return !status && copied > 0;
 }
 
@@ -258,7 +258,10 @@ static int try_sharing(struct target *target, const struct target_request *reque
         for (size_t depth = 0; shares && depth < request->sources[i]->count; depth++)
             shares = can_share(request->sources[i]->layers[depth].public.file, target->file);
     target->shares_blocks = shares;
-    return imgtk_storage_truncate(target->file, 0, err);
+    uint64_t tried = 0;
+    int status = imgtk_storage_size(target->file, &tried, err);
+    /* Not without need: ext4 brings a file that was ever cut to nothing to the disk as soon as it is closed. */
+    return status || tried == 0 ? status : imgtk_storage_truncate(target->file, 0, err);
 }
 
 /* ---- Laying out --------------------------------------------------------- */

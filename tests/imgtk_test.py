@@ -11,6 +11,7 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,20 @@ def qemu_io(path, *commands, fmt=None):
     # It exits 0 even when a command fails.
     assert "failed" not in result.out + result.err, result
     return result
+
+
+# A child begins with the peak of the process that forked it, so a small one does that, not the whole test run.
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+sys.exit(code)
+"""
+
+
+def peak_memory(*words, **options):
+    """Bytes of resident memory at most, of one run of imgtk; options as in execute()."""
+    return int(execute([sys.executable, "-c", MEASURE, IMGTK, *words], **options).out)
 
 
 def make_image(path, size, fmt="qcow2", options="", backing=None, backing_fmt=None, writes=()):

@@ -1,8 +1,13 @@
-/* Copies that the kernel makes, so that no byte of them enters the process. */
+/*
+ * Copies that move no bytes: blocks that two files share, and copies that a file server makes. Between two local files
+ * copy_file_range() saves nothing over reading and writing, and only one CPU can be at it.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "imgtk/bytes.h"
@@ -45,6 +50,15 @@ static int reflink(struct imgtk_storage *from, uint64_t from_offset, struct imgt
     return 0;
 }
 
+static bool is_on_server(int fd)
+{
+    struct statfs system;
+    if (fstatfs(fd, &system) != 0)
+        return false;
+    uint64_t type = (uint64_t)system.f_type & UINT32_MAX;
+    return type == NFS_SUPER_MAGIC || type == SMB2_SUPER_MAGIC || type == CIFS_SUPER_MAGIC || type == CEPH_SUPER_MAGIC;
+}
+
 static int copy_range(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to, uint64_t to_offset,
                       uint64_t length, uint64_t *done, struct imgtk_error *err)
 {
@@ -70,8 +84,14 @@ static int copy_range(struct imgtk_storage *from, uint64_t from_offset, struct i
     return 0;
 }
 
+bool storage_may_copy(const struct imgtk_storage *from, const struct imgtk_storage *to)
+{
+    return from->ops.fd(from->handle) >= 0 && to->ops.fd(to->handle) >= 0 &&
+           (atomic_load(&to->no_reflink_from) != from || atomic_load(&to->no_copy_from) != from);
+}
+
 int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to, uint64_t to_offset,
-                       uint64_t length, uint32_t flags, uint64_t *done, struct imgtk_error *err)
+                       uint64_t length, uint64_t *done, struct imgtk_error *err)
 {
     *done = 0;
     if (!(to->flags & IMGTK_STORAGE_WRITABLE))
@@ -82,7 +102,10 @@ int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct 
     if (from->ops.fd(from->handle) < 0 || to->ops.fd(to->handle) < 0)
         return 0;
     int status = reflink(from, from_offset, to, to_offset, length, done, err);
-    if (status || *done == length || (flags & IMGTK_COPY_REFLINK_ONLY) || atomic_load(&to->no_copy_from) == from)
+    if (status || *done == length || atomic_load(&to->no_copy_from) == from)
         return status;
-    return copy_range(from, from_offset, to, to_offset, length, done, err);
+    if (is_on_server(to->ops.fd(to->handle)))
+        return copy_range(from, from_offset, to, to_offset, length, done, err);
+    atomic_store(&to->no_copy_from, from);
+    return 0;
 }

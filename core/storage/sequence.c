@@ -16,15 +16,19 @@ struct sequence {
     pthread_mutex_t lock; /* of what follows, held while reading or writing: the order is all there is; a leaf */
     uint64_t position;    /* bytes taken from or put into the storage */
     bool ended;
-    size_t head_length;
-    unsigned char head[SEQUENCE_HEAD];
+    bool keeping; /* nothing beyond the head is read */
+    size_t head_length, head_size, head_limit; /* held, allocated, wanted at most */
+    unsigned char *head;
+    unsigned char *recent; /* a ring: byte i of the storage is at i % SEQUENCE_RECENT; NULL: not frozen */
 };
 
 struct sequence *sequence_new(void)
 {
     struct sequence *sequence = calloc(1, sizeof(*sequence));
-    if (sequence)
-        pthread_mutex_init(&sequence->lock, NULL);
+    if (!sequence)
+        return NULL;
+    pthread_mutex_init(&sequence->lock, NULL);
+    sequence->head_limit = SEQUENCE_HEAD;
     return sequence;
 }
 
@@ -33,10 +37,66 @@ void sequence_free(struct sequence *sequence)
     if (!sequence)
         return;
     pthread_mutex_destroy(&sequence->lock);
+    free(sequence->head);
+    free(sequence->recent);
     free(sequence);
 }
 
+void sequence_keep(struct imgtk_storage *storage, size_t limit)
+{
+    struct sequence *sequence = storage->sequence;
+    pthread_mutex_lock(&sequence->lock);
+    sequence->keeping = true;
+    sequence->head_limit = limit;
+    pthread_mutex_unlock(&sequence->lock);
+}
+
+void sequence_go_on(struct imgtk_storage *storage)
+{
+    struct sequence *sequence = storage->sequence;
+    pthread_mutex_lock(&sequence->lock);
+    sequence->keeping = false;
+    sequence->head_limit = sequence->head_length;
+    pthread_mutex_unlock(&sequence->lock);
+}
+
+int sequence_freeze(struct imgtk_storage *storage, struct imgtk_error *err)
+{
+    struct sequence *sequence = storage->sequence;
+    sequence_go_on(storage);
+    pthread_mutex_lock(&sequence->lock);
+    sequence->recent = malloc(SEQUENCE_RECENT);
+    int status = sequence->recent ? 0 : imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    pthread_mutex_unlock(&sequence->lock);
+    return status;
+}
+
 /* ---- Reading; with the lock held --------------------------------------------------- */
+
+/* The last `length` bytes before the position are in `bytes`. */
+static void remember(struct sequence *sequence, const unsigned char *bytes, size_t length)
+{
+    size_t kept = length < SEQUENCE_RECENT ? length : SEQUENCE_RECENT;
+    bytes += length - kept;
+    size_t at = (size_t)((sequence->position - kept) % SEQUENCE_RECENT);
+    size_t first = kept < SEQUENCE_RECENT - at ? kept : SEQUENCE_RECENT - at;
+    memcpy(sequence->recent + at, bytes, first);
+    memcpy(sequence->recent, bytes + first, kept - first);
+}
+
+/* Of what came last: up to the position, or nothing when that was too long ago. */
+static size_t recall(const struct sequence *sequence, unsigned char *buf, size_t length, uint64_t offset)
+{
+    if (!sequence->recent || offset >= sequence->position || sequence->position - offset > SEQUENCE_RECENT ||
+        offset < sequence->head_length)
+        return 0;
+    length = (size_t)imgtk_min_u64(length, sequence->position - offset);
+    size_t at = (size_t)(offset % SEQUENCE_RECENT);
+    size_t first = length < SEQUENCE_RECENT - at ? length : SEQUENCE_RECENT - at;
+    memcpy(buf, sequence->recent + at, first);
+    memcpy(buf + first, sequence->recent, length - first);
+    return length;
+}
 
 static int take_bytes(struct imgtk_storage *storage, void *buf, size_t length, size_t *done, struct imgtk_error *err)
 {
@@ -53,17 +113,37 @@ static int take_bytes(struct imgtk_storage *storage, void *buf, size_t length, s
     }
     sequence->position += *done;
     sequence->ended = *done < length;
+    if (sequence->recent)
+        remember(sequence, buf, *done);
+    return 0;
+}
+
+static int grow_head(struct sequence *sequence, size_t want, struct imgtk_error *err)
+{
+    size_t size = sequence->head_size ? sequence->head_size : SEQUENCE_HEAD;
+    while (size < want)
+        size *= 2;
+    if (size == sequence->head_size)
+        return 0;
+    unsigned char *head = realloc(sequence->head, size);
+    if (!head)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for the first %zu bytes of a pipe", size);
+    sequence->head = head;
+    sequence->head_size = size;
     return 0;
 }
 
 static int fill_head(struct imgtk_storage *storage, uint64_t end, struct imgtk_error *err)
 {
     struct sequence *sequence = storage->sequence;
-    size_t want = (size_t)imgtk_min_u64(end, SEQUENCE_HEAD);
+    size_t want = (size_t)imgtk_min_u64(end, sequence->head_limit);
     if (want <= sequence->head_length)
         return 0;
-    size_t done;
-    int status = take_bytes(storage, sequence->head + sequence->head_length, want - sequence->head_length, &done, err);
+    size_t done = 0;
+    int status = grow_head(sequence, want, err);
+    if (status)
+        return status;
+    status = take_bytes(storage, sequence->head + sequence->head_length, want - sequence->head_length, &done, err);
     sequence->head_length += done;
     return status;
 }
@@ -86,6 +166,9 @@ static int read_in_order(struct imgtk_storage *storage, unsigned char *buf, size
                          struct imgtk_error *err)
 {
     struct sequence *sequence = storage->sequence;
+    if (sequence->keeping && offset + length > sequence->head_limit)
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "offset %" PRIu64 " of a pipe is wanted before what lies in front of it",
+                          offset);
     int status = fill_head(storage, offset + length, err);
     if (status)
         return status;
@@ -93,6 +176,7 @@ static int read_in_order(struct imgtk_storage *storage, unsigned char *buf, size
         *done = (size_t)imgtk_min_u64(length, sequence->head_length - offset);
         memcpy(buf, sequence->head + offset, *done);
     }
+    *done += recall(sequence, buf + *done, length - *done, offset + *done);
     if (*done == length || (sequence->ended && offset + *done >= sequence->position))
         return 0;
     if (offset + *done < sequence->position)

@@ -18,7 +18,7 @@ struct imgtk_storage {
     bool committed;
     struct sequence *sequence; /* of a sequential storage, else NULL */
     pthread_mutex_t writer; /* held around the writes of a ONE_WRITER storage; a leaf */
-    /* The sources that the kernel last refused to share blocks with, or to copy from; compared, never followed. */
+    /* The sources that blocks cannot be shared with, or that no server copies from; compared, never followed. */
     _Atomic(const struct imgtk_storage *) no_reflink_from;
     _Atomic(const struct imgtk_storage *) no_copy_from;
 };
@@ -29,6 +29,9 @@ int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_stora
 /* Wraps a handle that `ops` understand; takes the handle (closes it on failure). */
 int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *name, struct imgtk_storage **out,
                  struct imgtk_error *err);
+
+/* Whether imgtk_storage_copy() may still work between the two: it was not refused yet but for single ranges. */
+bool storage_may_copy(const struct imgtk_storage *from, const struct imgtk_storage *to);
 
 /* Around every call that writes bulk data to the storage. */
 void storage_begin_write(struct imgtk_storage *storage);

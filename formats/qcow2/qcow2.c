@@ -16,11 +16,19 @@ static enum imgtk_probe_result qcow2_probe(const struct imgtk_probe *probe)
 
 /* ---- Opening, step by step ------------------------------------------------- */
 
+static int ask_size(struct qcow2 *image, struct imgtk_error *err)
+{
+    if (!(imgtk_storage_flags(image->file) & IMGTK_STORAGE_SEQUENTIAL))
+        return imgtk_storage_size(image->file, &image->file_size, err);
+    image->file_size = QCOW2_NO_SIZE;
+    return 0;
+}
+
 static int read_header(struct qcow2 *image, struct imgtk_error *err)
 {
     uint8_t bytes[QCOW2_FULL_HEADER_LENGTH];
     size_t length;
-    int status = imgtk_storage_size(image->file, &image->file_size, err);
+    int status = ask_size(image, err);
     if (status == 0)
         status = imgtk_storage_pread_some(image->file, bytes, sizeof(bytes), 0, &length, err);
     if (status == 0)
@@ -177,7 +185,7 @@ static const struct imgtk_driver driver = {
     .description = "QEMU copy-on-write images, versions 2 and 3",
     .version = IMGTK_VERSION,
     .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_COMPRESS | IMGTK_DRIVER_DROPS_ZEROES |
-             IMGTK_DRIVER_RESUME,
+             IMGTK_DRIVER_RESUME | IMGTK_DRIVER_STREAM_READ,
     .suffixes = suffixes,
     .create_opts = qcow2_create_opts,
     .probe = qcow2_probe,
@@ -189,6 +197,7 @@ static const struct imgtk_driver driver = {
     .backing = qcow2_backing,
     .info = qcow2_info,
     .check = qcow2_check,
+    .in_order = qcow2_in_order,
     .create = qcow2_create,
     .write = qcow2_write,
     .zero = qcow2_zero,

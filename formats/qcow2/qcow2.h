@@ -73,10 +73,12 @@ int qcow2_extensions_read(struct imgtk_storage *file, const struct qcow2_header 
 
 enum { QCOW2_PREALLOCATION_UNKNOWN, QCOW2_PREALLOCATION_NO, QCOW2_PREALLOCATION_YES };
 
+#define QCOW2_NO_SIZE ((uint64_t)INT64_MAX)
+
 struct qcow2 {
     struct imgtk_storage *file;
     struct imgtk_storage *data_file;    /* == file without an external one; NULL when it was not opened */
-    uint64_t file_size, data_size;      /* of the two, bytes, at open */
+    uint64_t file_size, data_size;      /* of the two, bytes, at open; QCOW2_NO_SIZE: a pipe, not known before its end */
     struct qcow2_header header;
     struct qcow2_geometry geometry;
     struct qcow2_extensions extensions;
@@ -168,6 +170,7 @@ bool qcow2_is_preallocated(struct qcow2 *image);
 int qcow2_read(void *handle, void *buf, size_t length, uint64_t offset, struct imgtk_error *err);     /* read.c */
 int qcow2_extent(void *handle, uint64_t offset, uint64_t length, struct imgtk_extent *out,
                  struct imgtk_error *err);                                                            /* map.c */
+int qcow2_in_order(void *handle, bool *out, struct imgtk_error *err);                                 /* order.c */
 int qcow2_info(void *handle, struct imgtk_layer_info *out, struct imgtk_error *err);                  /* info.c */
 int qcow2_check(void *handle, struct imgtk_check *check, struct imgtk_error *err);                    /* check.c */
 

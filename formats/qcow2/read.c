@@ -136,6 +136,18 @@ static int deliver(struct request *request, const struct group *group, struct im
     return 0;
 }
 
+/* The last stream need not fill its last sector; how much of that a pipe holds is known only now. */
+static int read_streams(const struct request *request, size_t length, uint64_t start, struct imgtk_error *err)
+{
+    const struct qcow2 *image = request->image;
+    if (image->file_size != QCOW2_NO_SIZE)
+        return imgtk_storage_pread(image->file, request->scratch->input, length, start, err);
+    size_t done;
+    int status = imgtk_storage_pread_some(image->file, request->scratch->input, length, start, &done, err);
+    memset(request->scratch->input + done, 0, length - done);
+    return status;
+}
+
 static int read_group(struct request *request, struct imgtk_error *err)
 {
     struct group group;
@@ -145,7 +157,7 @@ static int read_group(struct request *request, struct imgtk_error *err)
     size_t length = (size_t)(group.end - group.start);
     if (!qcow2_scratch_input(request->scratch, length))
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for %zu bytes of compressed data", length);
-    status = imgtk_storage_pread(request->image->file, request->scratch->input, length, group.start, err);
+    status = read_streams(request, length, group.start, err);
     for (uint64_t i = 0; i < group.clusters && status == 0; i++)
         status = deliver(request, &group, err);
     return status;

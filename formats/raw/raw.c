@@ -29,10 +29,19 @@ static enum imgtk_probe_result raw_probe(const struct imgtk_probe *probe)
     return IMGTK_PROBE_NO; /* raw is what is left, never recognised */
 }
 
+/* Of a pipe the size is not known before its end: then the user's word counts, and a pipe that ends early is an error. */
+static int ask_size(const struct raw *raw, const struct imgtk_open *args, uint64_t *out, struct imgtk_error *err)
+{
+    bool told = args->opts && imgtk_opts_given(args->opts, "size");
+    *out = INT64_MAX;
+    bool is_pipe = (imgtk_storage_flags(raw->file) & IMGTK_STORAGE_SEQUENTIAL) != 0;
+    return is_pipe && told ? 0 : imgtk_storage_size(raw->file, out, err);
+}
+
 static int locate(struct raw *raw, const struct imgtk_open *args, struct imgtk_error *err)
 {
     uint64_t file_size;
-    int status = imgtk_storage_size(raw->file, &file_size, err);
+    int status = ask_size(raw, args, &file_size, err);
     if (status)
         return status;
     raw->base = args->opts ? imgtk_opts_number(args->opts, "offset") : 0;
@@ -109,6 +118,13 @@ static int raw_extent(void *handle, uint64_t offset, uint64_t length, struct img
     return 0;
 }
 
+static int raw_in_order(void *handle, bool *out, struct imgtk_error *err)
+{
+    (void)handle, (void)err;
+    *out = true;
+    return 0;
+}
+
 /* ---- The driver --------------------------------------------------------- */
 
 static const char *const raw_suffixes[] = { "raw", "img", NULL };
@@ -119,7 +135,7 @@ const struct imgtk_driver raw_driver = {
     .description = "the bytes of the disk and nothing else",
     .version = IMGTK_VERSION,
     .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_NO_PROBE_WRITE |
-             IMGTK_DRIVER_FIXED_PLACES | IMGTK_DRIVER_RESUME,
+             IMGTK_DRIVER_FIXED_PLACES | IMGTK_DRIVER_RESUME | IMGTK_DRIVER_STREAM_READ,
     .suffixes = raw_suffixes,
     .open_opts = raw_open_opts,
     .create_opts = raw_create_opts,
@@ -129,6 +145,7 @@ const struct imgtk_driver raw_driver = {
     .size = raw_size,
     .read = raw_read,
     .extent = raw_extent,
+    .in_order = raw_in_order,
     .create = raw_create,
     .write = raw_write,
     .zero = raw_zero,

@@ -201,6 +201,36 @@ def test_a_full_file_system(tmp_path, full, name):
     assert (full / "target").read_bytes() == b"the previous file"
 
 
+@pytest.fixture
+def metered(tmp_path):
+    """A folder with a quota of 2 MiB on a file system with more room."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    make_raw(tmp_path / "disk", 128 * MIB)
+    execute([tool("mkfs.btrfs"), "-q", tmp_path / "disk"])
+    mounted(mount, "-o", "loop", tmp_path / "disk")
+    try:
+        execute([tool("btrfs"), "subvolume", "create", mount / "metered"])
+        execute([tool("btrfs"), "quota", "enable", mount])
+        execute([tool("btrfs"), "qgroup", "limit", "2M", mount / "metered"])
+        yield mount / "metered"
+    finally:
+        execute([tool("umount"), mount])
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_full_quota(tmp_path, metered, name):
+    source = make_raw(tmp_path / "source.raw", 6 * MIB, [(0, random.Random(4).randbytes(6 * MIB))])
+    (metered / "target").write_bytes(b"the previous file")
+    if name.endswith("-n"):
+        os.truncate(metered / "target", 6 * MIB)
+    before = files(metered)
+    imgtk_fails(*words_for(name, source, "target"), cwd=metered, match="target.*: .*Disk quota exceeded")
+    assert files(metered) == before
+    if not name.endswith("-n"):
+        assert (metered / "target").read_bytes() == b"the previous file"
+
+
 # ---- Folders -------------------------------------------------------------------
 
 def test_a_folder_that_is_not_there(tmp_path):

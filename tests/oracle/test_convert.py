@@ -2,12 +2,11 @@
 import json
 import os
 import random
-import sys
 from functools import lru_cache
 
 import pytest
-from imgtk_test import (IMGTK, KIB, MIB, SANITIZE, TIB, allocated, assert_same_bytes, compressible, digest, execute,
-                        imgtk, imgtk_fails, make_image, make_raw, qemu_img, qemu_io)
+from imgtk_test import (KIB, MIB, SANITIZE, TIB, allocated, assert_same_bytes, compressible, digest,
+                        imgtk, imgtk_fails, make_image, make_raw, peak_memory, qemu_img, qemu_io)
 
 # ---- Sources -------------------------------------------------------------------
 
@@ -262,20 +261,6 @@ def test_the_source_is_never_the_target(tmp_path, how, flags):
 
 
 # ---- Memory --------------------------------------------------------------------
-
-# A child begins with the peak of the process that forked it, so a small one does that, not the whole test run.
-MEASURE = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
-sys.exit(code)
-"""
-
-
-def peak_memory(*words):
-    """Bytes of resident memory at most, of one run of imgtk."""
-    return int(execute([sys.executable, "-c", MEASURE, IMGTK, *words]).out)
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(SANITIZE), reason="a sanitizer has memory of its own")

@@ -708,32 +708,32 @@ static void writes_a_block_device(void **state)
     close(device);
 }
 
-/* ---- Copies by the kernel --------------------------------------------------------------- */
+/* ---- Copies that move nothing --------------------------------------------------------------- */
 
-static void copies_what_the_kernel_can(void **state)
+static void copies_where_blocks_can_be_shared(void **state)
 {
     (void)state;
     make_sparse("from");
     struct imgtk_storage *from = open_storage(scratch_path(&scratch, "from"), 0);
     struct imgtk_storage *to = create_storage(scratch_path(&scratch, "to"));
     uint64_t done;
-    assert_int_equal(imgtk_storage_copy(from, 4 * BLOCK, to, BLOCK, BLOCK, 0, &done, NULL), 0);
+    assert_int_equal(imgtk_storage_copy(from, 4 * BLOCK, to, BLOCK, BLOCK, &done, NULL), 0);
     assert_true(done == 0 || done == BLOCK);
     if (done) {
         expect_zeroes(to, 0, BLOCK);
         expect_bytes(to, BLOCK, "xxxx");
     }
-    assert_int_equal(imgtk_storage_copy(from, 4 * BLOCK, to, 2 * BLOCK, 4096, IMGTK_COPY_REFLINK_ONLY, &done, NULL), 0);
+    assert_int_equal(imgtk_storage_copy(from, 4 * BLOCK, to, 2 * BLOCK, 4096, &done, NULL), 0);
     assert_true(done == 0 || done == 4096);
-    assert_int_equal(imgtk_storage_copy(from, 20 * BLOCK, to, 0, 4096, 0, &done, NULL), 0);
+    assert_int_equal(imgtk_storage_copy(from, 20 * BLOCK, to, 0, 4096, &done, NULL), 0);
     assert_int_equal(done, 0); /* beyond the end */
-    assert_int_equal(imgtk_storage_copy(from, 10 * BLOCK, to, 0, 4096, 0, &done, NULL), 0);
+    assert_int_equal(imgtk_storage_copy(from, 10 * BLOCK, to, 0, 4096, &done, NULL), 0);
     assert_true(done <= 5); /* ends early */
-    assert_int_equal(imgtk_storage_copy(from, 0, from, BLOCK, 4096, 0, &done, NULL), IMGTK_EINVAL); /* read-only */
-    assert_int_equal(imgtk_storage_copy(from, INT64_MAX, to, 0, 4096, 0, &done, NULL), IMGTK_EINVAL);
+    assert_int_equal(imgtk_storage_copy(from, 0, from, BLOCK, 4096, &done, NULL), IMGTK_EINVAL); /* read-only */
+    assert_int_equal(imgtk_storage_copy(from, INT64_MAX, to, 0, 4096, &done, NULL), IMGTK_EINVAL);
     struct imgtk_storage *memory;
     assert_int_equal(imgtk_storage_from_memory("abc", 3, &memory, NULL), 0);
-    assert_int_equal(imgtk_storage_copy(memory, 0, to, 0, 3, 0, &done, NULL), 0);
+    assert_int_equal(imgtk_storage_copy(memory, 0, to, 0, 3, &done, NULL), 0);
     assert_int_equal(done, 0);
     imgtk_storage_close(memory);
     imgtk_storage_close(to);
@@ -957,7 +957,7 @@ int main(void)
         WITH_SCRATCH(threads_grow_a_file_together),
         WITH_SCRATCH(works_by_hidden_names_too),
         WITH_SCRATCH(writes_a_block_device),
-        WITH_SCRATCH(copies_what_the_kernel_can),
+        WITH_SCRATCH(copies_where_blocks_can_be_shared),
         WITH_SCRATCH(memory_grows_and_shrinks),
         WITH_SCRATCH(null_is_all_zeroes),
         WITH_SCRATCH(a_pipe_is_read_in_order),

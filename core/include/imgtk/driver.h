@@ -241,7 +241,7 @@ enum {
     IMGTK_DRIVER_PARALLEL = 1u << 0,  /* write() and zero() may be called by several workers at once */
     IMGTK_DRIVER_STREAM = 1u << 1,    /* can write to a sequential storage */
     IMGTK_DRIVER_COMPRESS = 1u << 2,  /* honours IMGTK_CREATE_COMPRESS */
-    IMGTK_DRIVER_STREAM_READ = 1u << 3, /* can be opened over a sequential storage and read once in order */
+    IMGTK_DRIVER_STREAM_READ = 1u << 3, /* open() takes a sequential storage; in_order() then tells whether that will do */
     IMGTK_DRIVER_NO_PROBE_WRITE = 1u << 4, /* never chosen by probing for writing (raw) */
     IMGTK_DRIVER_FIXED_PLACES = 1u << 5, /* where guest bytes lie is known before they are: place() allocates nothing */
     /* write() leaves out the units of its data that are all zero, unless IMGTK_CREATE_FULL; asked of it when it compresses */
@@ -279,6 +279,9 @@ struct imgtk_driver {
     int (*identity)(void *handle, char out[64], struct imgtk_error *err);
     int (*info)(void *handle, struct imgtk_layer_info *out, struct imgtk_error *err);  /* default: leaves *out alone */
     int (*check)(void *handle, struct imgtk_check *check, struct imgtk_error *err);    /* default: IMGTK_EUNSUPPORTED */
+    /* Whether reading the disk once, from its beginning to its end, reads the data of `file` in that way too, but for
+       what in_order() itself has read and for steps back of at most 2 MiB. Default: no. */
+    int (*in_order)(void *handle, bool *out, struct imgtk_error *err);
 
     /* Writing a new image; default: the format cannot be written. The writer is a handle of its own. */
     int (*create)(struct imgtk_create *args, void **writer, struct imgtk_error *err);

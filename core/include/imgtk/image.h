@@ -103,6 +103,8 @@ struct imgtk_image_request {
     bool single_layer;        /* do not open the backing file, follow no reference */
     bool writable;
     bool check;               /* IMGTK_OPEN_CHECK */
+    bool in_order;            /* the disk will be read once, from its beginning to its end, by one thread at a time: a
+                                 pipe whose tables come first then needs no temporary copy */
 };
 
 /* `request` may be NULL (probe, whole chain, read-only). The message names the file at fault. */

@@ -45,7 +45,7 @@ struct imgtk_convert {
     size_t source_count;
     struct imgtk_target target;
     /* Runs of zeroes of at least this many bytes become holes; 0: everything is written out;
-       IMGTK_SPARSE_DEFAULT: 4096, and data that the kernel can copy are not searched. */
+       IMGTK_SPARSE_DEFAULT: 4096, and data whose blocks can be shared are not searched. */
     int64_t sparse_size;
     unsigned workers;                    /* 0: the context's */
     /* --salvage: unreadable source ranges become zeroes; called for each from any worker. NULL: they end the job. */

@@ -24,8 +24,9 @@ struct imgtk_storage; /* one open resource */
 /* What a storage can do, as imgtk_storage_flags() tells. */
 enum {
     IMGTK_STORAGE_WRITABLE = 1u << 0,
-    /* A pipe: read or written once, in order, no known size. Its first 64 KiB may be read again, reading further on
-       skips, and what a writer leaves out (truncate() included) is written as zeroes. */
+    /* A pipe: read or written once, in order, no known size. Its first 64 KiB may be read again (all that a driver's
+       open() and in_order() read, while they do), reading further on skips, and what a writer leaves out (truncate()
+       included) is written as zeroes. */
     IMGTK_STORAGE_SEQUENTIAL = 1u << 1,
     IMGTK_STORAGE_READS_ZERO = 1u << 2,   /* bytes not written since it was opened read as zero (a new file) */
     IMGTK_STORAGE_FIXED_SIZE = 1u << 3,   /* a device or export: cannot grow or shrink */
@@ -124,21 +125,16 @@ IMGTK_API int imgtk_storage_spool(struct imgtk_storage **out, struct imgtk_error
 IMGTK_API int imgtk_storage_allocate(struct imgtk_storage *storage, uint64_t offset, uint64_t length,
                                      struct imgtk_error *err);
 
-enum {
-    IMGTK_COPY_REFLINK_ONLY = 1u << 0 /* share blocks or leave it: a caller that reads anyway looks for zeroes meanwhile */
-};
-
 /*
- * Copies inside the kernel: shares blocks where the file system can, else
- * copy_file_range (not with IMGTK_COPY_REFLINK_ONLY). Sets *done to the bytes
- * copied from the beginning of the range, which may be fewer than length; 0
- * means that the kernel cannot copy between these two and the caller reads and
- * writes instead. Source holes are the caller's business: ask
+ * Copies without moving the bytes: shares blocks where the file system can, or
+ * lets the server of a network file system copy. Sets *done to the bytes copied
+ * from the beginning of the range, which may be fewer than length; 0 means that
+ * there is no such way for this range and the caller reads and writes instead,
+ * looking for zeroes meanwhile. Source holes are the caller's business: ask
  * imgtk_storage_extent() first. Where the source ends early, so does the copy.
  */
 IMGTK_API int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to,
-                                 uint64_t to_offset, uint64_t length, uint32_t flags, uint64_t *done,
-                                 struct imgtk_error *err);
+                                 uint64_t to_offset, uint64_t length, uint64_t *done, struct imgtk_error *err);
 
 #ifdef __cplusplus
 }
