@@ -26,7 +26,7 @@ static const struct codec_ops *ops_of(enum imgtk_codec_kind kind)
 struct imgtk_codec_levels imgtk_codec_levels(enum imgtk_codec_kind kind)
 {
     const struct codec_ops *ops = ops_of(kind);
-    return ops != NULL ? ops->levels : (struct imgtk_codec_levels){ 0, 0, 0 };
+    return ops != NULL ? ops->levels : (struct imgtk_codec_levels){ 0, 0 };
 }
 
 int imgtk_codec_pool_new(enum imgtk_codec_kind kind, unsigned level, struct imgtk_codec_pool **out,
@@ -46,7 +46,7 @@ int imgtk_codec_pool_new(enum imgtk_codec_kind kind, unsigned level, struct imgt
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for a codec pool");
     }
     pool->ops = ops;
-    pool->level = level != 0 ? level : ops->levels.preset;
+    pool->level = level;
     *out = pool;
     return 0;
 }

@@ -20,12 +20,12 @@ enum imgtk_codec_kind {
     IMGTK_CODEC_ZSTD     /* frames, RFC 8878 */
 };
 
-/* The range of levels that a kind takes, and the one that is used for level 0. */
-struct imgtk_codec_levels { unsigned min, max, preset; };
+/* The range of levels that a kind takes. */
+struct imgtk_codec_levels { unsigned min, max; };
 struct imgtk_codec_levels imgtk_codec_levels(enum imgtk_codec_kind kind);
 
 struct imgtk_codec_pool;
-/* level 0: the preset. Decompression ignores it. */
+/* level 0: what suits clusters best; for some kinds between two levels. Decompression ignores it. */
 int imgtk_codec_pool_new(enum imgtk_codec_kind kind, unsigned level, struct imgtk_codec_pool **out,
                          struct imgtk_error *err);
 void imgtk_codec_pool_free(struct imgtk_codec_pool *pool);

@@ -127,14 +127,14 @@ static void free_contexts(struct imgtk_codec *codec)
 }
 
 const struct codec_ops codec_deflate_ops = {
-    .levels = { .min = 1, .max = 9, .preset = 6 },
+    .levels = { .min = 1, .max = 9 },
     .decompress = raw_decompress,
     .compress = raw_compress,
     .free_contexts = free_contexts,
 };
 
 const struct codec_ops codec_zlib_ops = {
-    .levels = { .min = 1, .max = 9, .preset = 6 },
+    .levels = { .min = 1, .max = 9 },
     .decompress = wrapped_decompress,
     .compress = wrapped_compress,
     .free_contexts = free_contexts,

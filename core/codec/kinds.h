@@ -7,7 +7,7 @@
 /* One thread's contexts; each is made when it is first needed. */
 struct imgtk_codec {
     const struct codec_ops *ops;
-    unsigned level;
+    unsigned level; /* 0: not asked for */
     void *compressor, *decompressor; /* of the method's own type; NULL until used */
     struct imgtk_codec *next;        /* in the pool's list of idle codecs */
 };

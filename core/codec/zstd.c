@@ -4,14 +4,21 @@
  */
 #include "kinds.h"
 
+#include <stdbool.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
 /* The level that the zstd command calls the last ordinary one; those above it want far more memory. */
 enum { LEVEL_MAX = 19 };
 
-/* Measured on 64 KiB clusters of Debian's programs, one thread: 1 leaves 42.4 % at 270 MB/s, 3 40.2 % at 180. */
-enum { PRESET = 1 };
+enum { LEVEL_DEFAULT = 3 }; /* the zstd command's and QEMU's */
+
+/*
+ * What level 3 finds with tables for 128 KiB, tables that stay in the CPU's fastest cache find in a cluster as well,
+ * once matches may be shorter. Measured on 64 KiB clusters of a Debian system, one thread, against level 3: 0.1 %
+ * smaller in 0.87 of the time.
+ */
+enum { SMALL = 128 << 10, SMALL_WINDOW_LOG = 17, SMALL_CHAIN_LOG = 12, SMALL_HASH_LOG = 13, SMALL_MIN_MATCH = 4 };
 
 static int fail(struct imgtk_error *err, size_t result, size_t out_length)
 {
@@ -65,15 +72,32 @@ static int decompress(struct imgtk_codec *codec, const void *in, size_t in_lengt
     return 0;
 }
 
+static bool set(ZSTD_CCtx *context, ZSTD_cParameter name, int value)
+{
+    return !ZSTD_isError(ZSTD_CCtx_setParameter(context, name, value));
+}
+
+/* The parameters stay with the context: all that one codec compresses is of one size. */
+static bool set_up(const struct imgtk_codec *codec, ZSTD_CCtx *context, size_t in_length)
+{
+    if (codec->level != 0 || in_length > SMALL)
+        return set(context, ZSTD_c_compressionLevel, codec->level ? (int)codec->level : LEVEL_DEFAULT);
+    return set(context, ZSTD_c_strategy, ZSTD_dfast) && set(context, ZSTD_c_windowLog, SMALL_WINDOW_LOG) &&
+           set(context, ZSTD_c_chainLog, SMALL_CHAIN_LOG) && set(context, ZSTD_c_hashLog, SMALL_HASH_LOG) &&
+           set(context, ZSTD_c_minMatch, SMALL_MIN_MATCH);
+}
+
 static size_t compress(struct imgtk_codec *codec, const void *in, size_t in_length, void *out, size_t out_length)
 {
     if (codec->compressor == NULL) {
-        codec->compressor = ZSTD_createCCtx();
-        if (codec->compressor == NULL) {
+        ZSTD_CCtx *context = ZSTD_createCCtx();
+        if (context == NULL || !set_up(codec, context, in_length)) {
+            ZSTD_freeCCtx(context);
             return 0;
         }
+        codec->compressor = context;
     }
-    size_t length = ZSTD_compressCCtx(codec->compressor, out, out_length, in, in_length, (int)codec->level);
+    size_t length = ZSTD_compress2(codec->compressor, out, out_length, in, in_length);
     return ZSTD_isError(length) ? 0 : length;
 }
 
@@ -84,7 +108,7 @@ static void free_contexts(struct imgtk_codec *codec)
 }
 
 const struct codec_ops codec_zstd_ops = {
-    .levels = { .min = 1, .max = LEVEL_MAX, .preset = PRESET },
+    .levels = { .min = 1, .max = LEVEL_MAX },
     .decompress = decompress,
     .compress = compress,
     .free_contexts = free_contexts,

@@ -40,11 +40,8 @@ static void packed_free(struct packed *packed)
     qcow2_input_free(&packed->input);
 }
 
-static int pack(struct qcow2_writer *writer, struct packed *packed, struct imgtk_error *err)
+static void pack_with(struct qcow2_writer *writer, struct packed *packed, struct imgtk_codec *const codecs[2])
 {
-    struct imgtk_codec *codec = imgtk_codec_take(writer->codecs);
-    if (!codec)
-        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for compression");
     size_t cluster_size = packed->input.cluster_size;
     uint8_t *at = packed->streams;
     for (size_t i = 0; i < packed->input.count; i++) {
@@ -53,6 +50,7 @@ static int pack(struct qcow2_writer *writer, struct packed *packed, struct imgtk
         if (!qcow2_zeroes_are_data(writer) && qcow2_is_zero(cluster, cluster_size)) {
             packed->lengths[i] = ZERO;
         } else {
+            struct imgtk_codec *codec = codecs[(packed->input.first + i) & 1];
             length = imgtk_codec_compress(codec, cluster, cluster_size, at, cluster_size + slack(cluster_size));
             if (length >= cluster_size)
                 length = STORED;
@@ -60,8 +58,17 @@ static int pack(struct qcow2_writer *writer, struct packed *packed, struct imgtk
         }
         at += length;
     }
-    imgtk_codec_give(writer->codecs, codec);
-    return 0;
+}
+
+static int pack(struct qcow2_writer *writer, struct packed *packed, struct imgtk_error *err)
+{
+    struct imgtk_codec *codecs[2] = { imgtk_codec_take(writer->codecs[0]), imgtk_codec_take(writer->codecs[1]) };
+    bool both = codecs[0] && codecs[1];
+    if (both)
+        pack_with(writer, packed, codecs);
+    imgtk_codec_give(writer->codecs[0], codecs[0]);
+    imgtk_codec_give(writer->codecs[1], codecs[1]);
+    return both ? 0 : imgtk_fail(err, IMGTK_ENOMEM, "out of memory for compression");
 }
 
 static uint64_t compressed_entry(const struct qcow2_geometry *geometry, uint64_t host, uint64_t length)

@@ -64,7 +64,8 @@ void qcow2_writer_close(void *handle)
     qcow2_stream_free(writer->stream);
     qcow2_tables_free(writer);
     qcow2_clusters_free(&writer->clusters);
-    imgtk_codec_pool_free(writer->codecs);
+    imgtk_codec_pool_free(writer->codecs[0]);
+    imgtk_codec_pool_free(writer->codecs[1]);
     if (writer->pipe)
         imgtk_storage_close(writer->file);
     free(writer->header);

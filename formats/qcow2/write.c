@@ -160,7 +160,7 @@ int qcow2_write(void *handle, const struct imgtk_write *write, struct imgtk_erro
     struct qcow2_writer *writer = handle;
     if (writer->stream)
         return qcow2_stream_write(writer, write, err);
-    if (writer->codecs)
+    if (writer->codecs[0])
         return qcow2_write_compressed(writer, write, err);
     if (tables_are_settled(writer))
         return imgtk_storage_pwrite(writer->data, write->buf, write->length, writer->data_start + write->offset, err);
@@ -185,7 +185,7 @@ int qcow2_place(void *handle, const struct imgtk_write *write, struct imgtk_stor
 {
     struct qcow2_writer *writer = handle;
     bool padded = write->length % writer->geometry.cluster_size != 0 && !writer->reads_zero && !writer->external;
-    if (writer->stream || writer->codecs || padded)
+    if (writer->stream || writer->codecs[0] || padded)
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "these data have no place for a plain copy");
     *file = writer->data;
     if (tables_are_settled(writer)) {

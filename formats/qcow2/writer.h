@@ -19,7 +19,7 @@ enum qcow2_preallocation {
 };
 
 /* What is used when no level is asked for: chosen on the files of an operating system, see docs/performance.md. */
-enum { QCOW2_LIBDEFLATE_LEVEL = 1, QCOW2_ZSTD_LEVEL = 3 };
+enum { QCOW2_LIBDEFLATE_LEVEL = 1 };
 
 /* Strings belong to the option set and are NULL where the option was not given. */
 struct qcow2_create_options {
@@ -103,7 +103,7 @@ struct qcow2_writer {
     bool linear;                         /* guest cluster i lies at data_start + i * cluster size, and all are allocated */
     uint64_t data_start;
     bool reads_zero;                     /* what was not written in `data` reads as zero */
-    struct imgtk_codec_pool *codecs;     /* NULL: data are not compressed */
+    struct imgtk_codec_pool *codecs[2];  /* for even and odd guest clusters; NULL: data are not compressed */
     struct qcow2_stream *stream;         /* not NULL: tables went first, see stream.c; what follows is not used */
     uint8_t *header;
     size_t header_length;
