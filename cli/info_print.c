@@ -85,7 +85,7 @@ static int print_snapshot(void *context, const struct imgtk_info_value *value)
     return 0;
 }
 
-static void print_snapshots(struct imgtk_info *tree)
+void info_print_snapshots(struct imgtk_info *tree)
 {
     if (imgtk_info_empty(tree))
         return;
@@ -192,7 +192,7 @@ void info_report_print(const struct info_report *report)
         print_field("cleanly shut down", "no");
     if (report->full_backing)
         print_backing(report);
-    print_snapshots(about->snapshots);
+    info_print_snapshots(about->snapshots);
     print_format_specific(about->specific);
     print_child(report);
 }

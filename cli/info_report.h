@@ -21,5 +21,7 @@ void info_report_free(struct info_report *report);
 /* Adds the report's members to the object that is open in `info`. */
 void info_report_add(const struct info_report *report, struct imgtk_info *info);
 void info_report_print(const struct info_report *report);
+/* The table of the snapshots that a layer has; nothing when it has none. */
+void info_print_snapshots(struct imgtk_info *snapshots);
 
 #endif

@@ -1,6 +1,7 @@
 /* What a driver does that leaves an optional op out. */
 #include <string.h>
 
+#include "imgtk/edit.h"
 #include "registry.h"
 
 static int extent_all_data(void *handle, uint64_t offset, uint64_t length, struct imgtk_extent *out,
@@ -87,6 +88,76 @@ static int place_unsupported(void *writer, const struct imgtk_write *write, stru
     return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this format has no place for a plain copy");
 }
 
+/* ---- Editing ---------------------------------------------------------------- */
+
+static int edit_begin_unsupported(void *handle, struct imgtk_edit *edit, struct imgtk_error *err)
+{
+    (void)handle, (void)edit;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this format cannot be changed in place");
+}
+
+static int edit_write_unsupported(void *handle, const void *buf, size_t length, uint64_t offset,
+                                  struct imgtk_error *err)
+{
+    (void)handle, (void)buf, (void)length, (void)offset;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this format cannot be written in place");
+}
+
+static int edit_zero_unsupported(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err)
+{
+    return edit_write_unsupported(handle, NULL, (size_t)length, offset, err);
+}
+
+static int edit_empty_unsupported(void *handle, struct imgtk_error *err)
+{
+    (void)handle;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this format cannot be emptied");
+}
+
+static int edit_resize_unsupported(void *handle, uint64_t size, struct imgtk_error *err)
+{
+    (void)handle, (void)size;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this format cannot be resized");
+}
+
+static int edit_backing_unsupported(void *handle, const char *name, const char *format, struct imgtk_error *err)
+{
+    (void)handle, (void)name, (void)format;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the backing file of this format cannot be changed");
+}
+
+static int edit_snapshot_unsupported(void *handle, const struct imgtk_snapshot_change *change, struct imgtk_error *err)
+{
+    (void)handle, (void)change;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this format has no internal snapshots");
+}
+
+static int edit_commit_nothing(void *handle, struct imgtk_error *err)
+{
+    (void)handle, (void)err;
+    return 0;
+}
+
+static void complete_editing(struct imgtk_driver *out)
+{
+    if (!out->edit_begin)
+        out->edit_begin = edit_begin_unsupported;
+    if (!out->edit_write)
+        out->edit_write = edit_write_unsupported;
+    if (!out->edit_zero)
+        out->edit_zero = edit_zero_unsupported;
+    if (!out->edit_empty)
+        out->edit_empty = edit_empty_unsupported;
+    if (!out->edit_resize)
+        out->edit_resize = edit_resize_unsupported;
+    if (!out->edit_backing)
+        out->edit_backing = edit_backing_unsupported;
+    if (!out->edit_snapshot)
+        out->edit_snapshot = edit_snapshot_unsupported;
+    if (!out->edit_commit)
+        out->edit_commit = edit_commit_nothing;
+}
+
 static int require_op(bool present, const char *op, struct imgtk_error *err)
 {
     return present ? 0 : imgtk_fail(err, IMGTK_EINVAL, "missing op '%s'", op);
@@ -114,6 +185,8 @@ int driver_complete(const struct imgtk_driver *from, struct imgtk_driver *out, s
         status = require_op(out->read, "read", err);
     if (!status && out->create) /* a driver that creates must also be able to write */
         status = require_op(out->write, "write", err);
+    if (!status && out->edit_begin) /* what is changed must also take effect */
+        status = require_op(out->edit_commit, "edit_commit", err);
     if (status)
         return status;
 
@@ -147,6 +220,7 @@ int driver_complete(const struct imgtk_driver *from, struct imgtk_driver *out, s
         out->measure = measure_unsupported;
     if (!out->place)
         out->place = place_unsupported;
+    complete_editing(out);
     return 0;
 }
 
@@ -158,4 +232,9 @@ bool imgtk_driver_can_write(const struct imgtk_driver *driver)
 bool imgtk_driver_can_check(const struct imgtk_driver *driver)
 {
     return driver->check != check_unsupported;
+}
+
+bool imgtk_driver_can_edit(const struct imgtk_driver *driver)
+{
+    return driver->edit_begin != edit_begin_unsupported;
 }

@@ -94,12 +94,12 @@ static int check_loop(const struct imgtk_image *image, struct imgtk_storage *fil
     return 0;
 }
 
-static int open_backing_file(struct layer *layer, const struct imgtk_backing *backing, struct imgtk_storage **out,
-                             struct imgtk_error *err)
+static int open_backing_file(struct layer *layer, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err)
 {
+    const char *const *names = layer->backing.names;
     int status = IMGTK_ENOTFOUND;
-    for (size_t i = 0; status == IMGTK_ENOTFOUND && i < IMGTK_BACKING_NAMES && backing->names[i]; i++)
-        status = imgtk_reference_open(layer->references, backing->names[i], 0, out, err);
+    for (size_t i = 0; status == IMGTK_ENOTFOUND && i < IMGTK_BACKING_NAMES && names[i]; i++)
+        status = imgtk_reference_open(layer->references, names[i], flags, out, err);
     return status ? imgtk_fail_prefix(err, "backing file") : 0;
 }
 
@@ -133,7 +133,7 @@ static int open_below(struct imgtk_image *image, const struct imgtk_image_reques
     if (image->count == IMGTK_MAX_CHAIN)
         return imgtk_fail(err, IMGTK_ELIMIT, "the backing chain has more than %d layers", IMGTK_MAX_CHAIN);
     struct imgtk_storage *file = NULL;
-    int status = open_backing_file(overlay, &overlay->backing, &file, err);
+    int status = open_backing_file(overlay, 0, &file, err);
     if (status)
         return status;
     status = check_loop(image, file, err);
@@ -166,6 +166,27 @@ static int open_chain(struct imgtk_image *image, const struct imgtk_image_reques
 
 /* ---- Public ------------------------------------------------------------- */
 
+/* file: taken over. */
+static int open_image(struct imgtk_context *context, struct imgtk_storage *file,
+                      const struct imgtk_image_request *request, struct imgtk_image **out, struct imgtk_error *err)
+{
+    struct imgtk_image *image = calloc(1, sizeof(*image));
+    if (!image) {
+        imgtk_storage_close(file);
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    }
+    image->context = context;
+    int status = layer_open(image, file, request->format, request, err);
+    if (!status)
+        status = open_chain(image, request, err);
+    if (status) {
+        imgtk_image_close(image);
+        return status;
+    }
+    *out = image;
+    return 0;
+}
+
 int imgtk_image_open(struct imgtk_context *context, const char *name, const struct imgtk_image_request *request,
                      struct imgtk_image **out, struct imgtk_error *err)
 {
@@ -183,21 +204,17 @@ int imgtk_image_open(struct imgtk_context *context, const char *name, const stru
         imgtk_storage_close(file);
         return status;
     }
-    struct imgtk_image *image = calloc(1, sizeof(*image));
-    if (!image) {
-        imgtk_storage_close(file);
-        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    }
-    image->context = context;
-    status = layer_open(image, file, request->format, request, err);
-    if (!status)
-        status = open_chain(image, request, err);
-    if (status) {
-        imgtk_image_close(image);
-        return status;
-    }
-    *out = image;
-    return 0;
+    return open_image(context, file, request, out, err);
+}
+
+int image_open_below(struct imgtk_image *image, size_t depth, struct imgtk_image **out, struct imgtk_error *err)
+{
+    struct imgtk_storage *file = NULL;
+    struct imgtk_image_request request = { .format = image->layers[depth].public.driver->name, .writable = true };
+    int status = open_backing_file(&image->layers[depth - 1], IMGTK_STORAGE_WRITABLE, &file, err);
+    if (status)
+        return imgtk_fail_prefix(err, "%s", image->layers[depth - 1].public.name);
+    return open_image(image->context, file, &request, out, err);
 }
 
 void imgtk_image_close(struct imgtk_image *image)

@@ -23,6 +23,12 @@ int layer_find_driver(struct imgtk_context *context, struct layer *layer, const 
 int layer_open_driver(struct layer *layer, const struct imgtk_image_request *request, bool top,
                       struct imgtk_error *err);
 
+/*
+ * Opens the layer at `depth` (>= 1) once more, for writing, with the chain below it; as that format, and under the
+ * reference policy, like any file that an image names.
+ */
+int image_open_below(struct imgtk_image *image, size_t depth, struct imgtk_image **out, struct imgtk_error *err);
+
 /* Whether `next`, which begins where `first` ends, is more of the same: one row of a map. */
 bool walk_continues(const struct imgtk_chain_extent *first, const struct imgtk_chain_extent *next);
 

@@ -56,6 +56,7 @@ static int read_entry(struct walk *walk, struct qcow2_bitmap *out, struct imgtk_
     if (status != 0)
         return status;
     *out = (struct qcow2_bitmap){
+        .offset = walk->offset,
         .table_offset = imgtk_be64(bytes + QCOW2_BITMAP_AT_TABLE_OFFSET),
         .table_size = imgtk_be32(bytes + QCOW2_BITMAP_AT_TABLE_SIZE),
         .flags = imgtk_be32(bytes + QCOW2_BITMAP_AT_FLAGS),

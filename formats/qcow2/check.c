@@ -87,14 +87,48 @@ static int compare(struct qcow2_check_state *state, struct imgtk_error *err)
 
 /* ---- The steps ---------------------------------------------------------------- */
 
-static int check_and_repair(struct qcow2_check_state *state, struct imgtk_error *err)
+int qcow2_check_open(struct qcow2_check_state *state, struct qcow2 *image, struct imgtk_check *result,
+                     struct imgtk_error *err)
 {
-    uint32_t repair = state->result->repair;
+    *state = (struct qcow2_check_state){ .image = image, .result = result };
+    int status = imgtk_storage_size(image->file, &state->file_size, err);
+    if (status != 0)
+        return status;
+    state->clusters = qcow2_clusters(&image->geometry, state->file_size);
+    result->total_clusters = qcow2_clusters(&image->geometry, image->header.size);
+    state->table = malloc((size_t)image->geometry.cluster_size);
+    if (!state->table)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for a table");
+    return qcow2_tally_open(&state->tally, state->clusters + 1, err);
+}
+
+void qcow2_check_close(struct qcow2_check_state *state)
+{
+    qcow2_refcounts_forget(state);
+    free(state->refcount_table);
+    free(state->table);
+    qcow2_tally_close(&state->tally);
+}
+
+int qcow2_check_count(struct qcow2_check_state *state, struct imgtk_error *err)
+{
     int status = qcow2_count_references(state, err);
     if (status == 0)
         status = qcow2_refcounts_open(state, err);
-    if (status == 0)
-        status = compare(state, err);
+    return status == 0 ? compare(state, err) : status;
+}
+
+/* Leaks that are gone may leave a cluster that is used once and not marked so: then -r leaks mends the flags too. */
+static bool repairs_flags(const struct imgtk_check *result)
+{
+    bool sound = result->corruptions == 0 && result->leaks == 0 && result->check_errors == 0;
+    return (result->repair & IMGTK_REPAIR_ERRORS) || ((result->repair & IMGTK_REPAIR_LEAKS) && sound);
+}
+
+static int check_and_repair(struct qcow2_check_state *state, struct imgtk_error *err)
+{
+    uint32_t repair = state->result->repair;
+    int status = qcow2_check_count(state, err);
     if (status == 0 && (repair & IMGTK_REPAIR_ERRORS))
         status = qcow2_repair_raise(state, err);
     if (status == 0 && (repair & IMGTK_REPAIR_LEAKS))
@@ -102,33 +136,16 @@ static int check_and_repair(struct qcow2_check_state *state, struct imgtk_error 
     if (status == 0 && repair)
         status = qcow2_refcounts_refresh(state, err);
     if (status == 0)
-        status = qcow2_check_flags(state, repair & IMGTK_REPAIR_ERRORS, err);
+        status = qcow2_check_flags(state, repairs_flags(state->result), err);
     return status == 0 && repair ? qcow2_repair_mark_clean(state, err) : status;
-}
-
-static int open_state(struct qcow2_check_state *state, struct imgtk_error *err)
-{
-    struct qcow2 *image = state->image;
-    int status = imgtk_storage_size(image->file, &state->file_size, err);
-    if (status != 0)
-        return status;
-    state->clusters = qcow2_clusters(&image->geometry, state->file_size);
-    state->result->total_clusters = qcow2_clusters(&image->geometry, image->header.size);
-    state->table = malloc((size_t)image->geometry.cluster_size);
-    if (!state->table)
-        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for a table");
-    return qcow2_tally_open(&state->tally, state->clusters + 1, err);
 }
 
 int qcow2_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
 {
-    struct qcow2_check_state state = { .image = handle, .result = check };
-    int status = open_state(&state, err);
+    struct qcow2_check_state state;
+    int status = qcow2_check_open(&state, handle, check, err);
     if (status == 0)
         status = check_and_repair(&state, err);
-    qcow2_refcounts_forget(&state);
-    free(state.refcount_table);
-    free(state.table);
-    qcow2_tally_close(&state.tally);
+    qcow2_check_close(&state);
     return status;
 }

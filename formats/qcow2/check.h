@@ -27,6 +27,8 @@ struct qcow2_tally {
 
 int qcow2_tally_open(struct qcow2_tally *tally, uint64_t clusters, struct imgtk_error *err);
 void qcow2_tally_close(struct qcow2_tally *tally);
+/* Room for that many clusters at least; what is new has no references. */
+int qcow2_tally_grow(struct qcow2_tally *tally, uint64_t clusters, struct imgtk_error *err);
 /* cluster < clusters. Counts beyond 2^30 - 1 stay there. */
 int qcow2_tally_add(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use use, struct imgtk_error *err);
 void qcow2_tally_subtract(struct qcow2_tally *tally, uint64_t cluster);
@@ -75,6 +77,12 @@ void qcow2_check_report(struct qcow2_check_state *state, const char *format, ...
 void qcow2_check_corruption(struct qcow2_check_state *state, const char *format, ...) IMGTK_PRINTF(2, 3);
 
 /* ---- Steps ------------------------------------------------------------------------ */
+
+int qcow2_check_open(struct qcow2_check_state *state, struct qcow2 *image, struct imgtk_check *result,
+                     struct imgtk_error *err);
+void qcow2_check_close(struct qcow2_check_state *state); /* also after a failure */
+/* Counts all references and compares them with the refcounts. */
+int qcow2_check_count(struct qcow2_check_state *state, struct imgtk_error *err);
 
 /* Counts every reference but those of the refcount table and its blocks; fills the statistics. */
 int qcow2_count_references(struct qcow2_check_state *state, struct imgtk_error *err);

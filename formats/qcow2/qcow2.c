@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "edit.h"
 #include "scratch.h"
 
 /* Of any version: an image that open() refuses must not be taken for raw instead. */
@@ -115,6 +116,16 @@ static int open_codecs(struct qcow2 *image, struct imgtk_error *err)
     return qcow2_scratch_pool_new(kind, (size_t)image->geometry.cluster_size, &image->scratch, err);
 }
 
+static int load_state(struct qcow2 *image, const char *snapshot, struct imgtk_error *err)
+{
+    int status = choose_state(image, snapshot, err);
+    if (status == 0)
+        status = load_l1(image, err);
+    if (status == 0)
+        status = qcow2_cache_open(image, err);
+    return status == 0 ? open_codecs(image, err) : status;
+}
+
 static int open_image(struct qcow2 *image, const struct imgtk_open *args, struct imgtk_error *err)
 {
     int status = read_header(image, err);
@@ -124,21 +135,37 @@ static int open_image(struct qcow2 *image, const struct imgtk_open *args, struct
         image->geometry = qcow2_header_geometry(&image->header);
         status = open_data_file(image, args, err);
     }
+    return status == 0 ? load_state(image, args->snapshot, err) : status;
+}
+
+static void forget(struct qcow2 *image)
+{
+    qcow2_scratch_pool_free(image->scratch);
+    imgtk_cache_free(image->l2_slices);
+    free(image->l1);
+    image->scratch = NULL;
+    image->l2_slices = NULL;
+    image->l1 = NULL;
+}
+
+int qcow2_reload(struct qcow2 *image, struct imgtk_error *err)
+{
+    forget(image);
+    image->backing_name[0] = '\0';
+    atomic_store(&image->preallocation, QCOW2_PREALLOCATION_UNKNOWN);
+    int status = read_header(image, err);
     if (status == 0)
-        status = choose_state(image, args->snapshot, err);
-    if (status == 0)
-        status = load_l1(image, err);
-    if (status == 0)
-        status = qcow2_cache_open(image, err);
-    return status == 0 ? open_codecs(image, err) : status;
+        status = read_backing_name(image, err);
+    if (status == 0 && image->data_file)
+        status = imgtk_storage_size(image->data_file, &image->data_size, err);
+    return status == 0 ? load_state(image, NULL, err) : status;
 }
 
 static void qcow2_close(void *handle)
 {
     struct qcow2 *image = handle;
-    qcow2_scratch_pool_free(image->scratch);
-    imgtk_cache_free(image->l2_slices);
-    free(image->l1);
+    qcow2_edit_free(image->edit);
+    forget(image);
     if (image->data_file != image->file)
         imgtk_storage_close(image->data_file);
     free(image);
@@ -150,6 +177,8 @@ static int qcow2_open(const struct imgtk_open *args, void **handle, struct imgtk
     if (!image)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for an image");
     image->file = args->file;
+    image->writable = args->flags & IMGTK_OPEN_WRITABLE;
+    image->is_snapshot = args->snapshot;
     int status = open_image(image, args, err);
     if (status != 0) {
         qcow2_close(image);
@@ -205,6 +234,14 @@ static const struct imgtk_driver driver = {
     .writer_close = qcow2_writer_close,
     .measure = qcow2_measure,
     .place = qcow2_place,
+    .edit_begin = qcow2_edit_begin,
+    .edit_write = qcow2_edit_write,
+    .edit_zero = qcow2_edit_zero,
+    .edit_empty = qcow2_edit_empty,
+    .edit_resize = qcow2_edit_resize,
+    .edit_backing = qcow2_edit_backing,
+    .edit_snapshot = qcow2_edit_snapshot,
+    .edit_commit = qcow2_edit_commit,
 };
 
 const struct imgtk_driver *imgtk_driver_v1(void)

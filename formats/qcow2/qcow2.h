@@ -75,6 +75,8 @@ enum { QCOW2_PREALLOCATION_UNKNOWN, QCOW2_PREALLOCATION_NO, QCOW2_PREALLOCATION_
 
 #define QCOW2_NO_SIZE ((uint64_t)INT64_MAX)
 
+struct qcow2_edit;
+
 struct qcow2 {
     struct imgtk_storage *file;
     struct imgtk_storage *data_file;    /* == file without an external one; NULL when it was not opened */
@@ -91,7 +93,12 @@ struct qcow2 {
     size_t slice_bytes;
     struct qcow2_scratch_pool *scratch; /* of read(); see scratch.h */
     _Atomic int preallocation;          /* QCOW2_PREALLOCATION_*, judged at the first extent() */
+    struct qcow2_edit *edit;            /* NULL until it is edited; see edit.h */
+    bool writable, is_snapshot;         /* how it was opened */
 };
+
+/* Reads header and tables anew, after they have changed. Nobody else may use the image. */
+int qcow2_reload(struct qcow2 *image, struct imgtk_error *err);
 
 /* ---- Mapping (map.c) --------------------------------------------------------- */
 
@@ -132,6 +139,7 @@ int qcow2_cache_open(struct qcow2 *image, struct imgtk_error *err);
 /* ---- Snapshots (snapshot.c) and bitmaps (bitmap.c) ----------------------------- */
 
 struct qcow2_snapshot {
+    uint64_t offset, length;    /* of its entry in the table, bytes; without the padding */
     uint64_t l1_offset;
     uint32_t l1_size;           /* entries */
     uint32_t date_sec, date_nsec;
@@ -153,6 +161,7 @@ int qcow2_snapshot_validate(const struct qcow2 *image, const struct qcow2_snapsh
 int qcow2_snapshot_find(struct qcow2 *image, const char *wanted, struct qcow2_snapshot *out, struct imgtk_error *err);
 
 struct qcow2_bitmap {
+    uint64_t offset;            /* of its entry in the directory */
     uint64_t table_offset;
     uint32_t table_size;        /* entries */
     uint32_t flags;             /* QCOW2_BITMAP_* */
@@ -183,5 +192,16 @@ int qcow2_place(void *writer, const struct imgtk_write *write, struct imgtk_stor
 int qcow2_finish(void *writer, struct imgtk_error *err);                                              /* finish.c */
 void qcow2_writer_close(void *writer);
 int qcow2_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);     /* measure.c */
+
+int qcow2_edit_begin(void *handle, struct imgtk_edit *args, struct imgtk_error *err);                 /* edit.c */
+int qcow2_edit_commit(void *handle, struct imgtk_error *err);
+int qcow2_edit_write(void *handle, const void *buf, size_t length, uint64_t offset,
+                     struct imgtk_error *err);                                                        /* edit_data.c */
+int qcow2_edit_zero(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err);
+int qcow2_edit_empty(void *handle, struct imgtk_error *err);
+int qcow2_edit_resize(void *handle, uint64_t size, struct imgtk_error *err);                          /* edit_size.c */
+int qcow2_edit_backing(void *handle, const char *name, const char *format, struct imgtk_error *err);  /* edit_header.c */
+int qcow2_edit_snapshot(void *handle, const struct imgtk_snapshot_change *change,
+                        struct imgtk_error *err);                                                     /* edit_snapshot.c */
 
 #endif

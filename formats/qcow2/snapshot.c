@@ -74,6 +74,8 @@ static int read_entry(struct walk *walk, struct qcow2_snapshot *out, struct imgt
         status = read_text(walk, id, id_length, walk->id, err);
     if (status == 0)
         status = read_text(walk, name, name_length, walk->name, err);
+    out->offset = walk->offset;
+    out->length = name + name_length - walk->offset;
     out->id = walk->id;
     out->name = walk->name;
     walk->offset = imgtk_round_up(name + name_length, 8);

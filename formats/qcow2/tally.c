@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 
@@ -21,6 +22,23 @@ void qcow2_tally_close(struct qcow2_tally *tally)
 {
     free(tally->counts);
     tally->counts = NULL;
+}
+
+int qcow2_tally_grow(struct qcow2_tally *tally, uint64_t clusters, struct imgtk_error *err)
+{
+    size_t entry = tally->wide ? sizeof(uint32_t) : sizeof(uint8_t);
+    if (clusters <= tally->clusters)
+        return 0;
+    if (clusters > MAX_CLUSTERS)
+        return imgtk_fail(err, IMGTK_ELIMIT, "a file of %" PRIu64 " clusters is above the limit of %" PRIu64, clusters,
+                          MAX_CLUSTERS);
+    uint8_t *counts = realloc(tally->counts, (size_t)clusters * entry);
+    if (!counts)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for counts of %" PRIu64 " clusters", clusters);
+    memset(counts + (size_t)tally->clusters * entry, 0, (size_t)(clusters - tally->clusters) * entry);
+    tally->counts = counts;
+    tally->clusters = clusters;
+    return 0;
 }
 
 static void put(struct qcow2_tally *tally, uint64_t cluster, uint32_t entry)

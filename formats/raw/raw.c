@@ -10,13 +10,6 @@
 #include "imgtk/bytes.h"
 #include "registry.h"
 
-struct raw {
-    struct imgtk_storage *file;
-    uint64_t base;    /* where the disk begins in the file */
-    uint64_t present; /* bytes of it that the file holds */
-    uint64_t size;    /* virtual: present, rounded up to a sector as every hypervisor does */
-};
-
 static const struct imgtk_opt raw_open_opts[] = {
     { .name = "offset", .type = IMGTK_OPT_SIZE, .default_text = "0", .help = "where the disk begins in the file" },
     { .name = "size", .type = IMGTK_OPT_SIZE, .help = "how long the disk is (default: to the end of the file)" },
@@ -49,7 +42,8 @@ static int locate(struct raw *raw, const struct imgtk_open *args, struct imgtk_e
         return imgtk_fail(err, IMGTK_EINVAL, "offset %llu is beyond the end of the file at %llu",
                           (unsigned long long)raw->base, (unsigned long long)file_size);
     raw->present = file_size - raw->base;
-    if (args->opts && imgtk_opts_given(args->opts, "size")) {
+    raw->to_the_end = !args->opts || !imgtk_opts_given(args->opts, "size");
+    if (!raw->to_the_end) {
         uint64_t wanted = imgtk_opts_number(args->opts, "size");
         if (wanted > raw->present)
             return imgtk_fail(err, IMGTK_EINVAL, "size %llu is more than the %llu bytes that the file has from offset %llu",
@@ -153,4 +147,9 @@ const struct imgtk_driver raw_driver = {
     .writer_close = raw_writer_close,
     .measure = raw_measure,
     .place = raw_place,
+    .edit_begin = raw_edit_begin,
+    .edit_write = raw_edit_write,
+    .edit_zero = raw_edit_zero,
+    .edit_resize = raw_edit_resize,
+    .edit_commit = raw_edit_commit,
 };

@@ -235,6 +235,27 @@ struct imgtk_measure {
     bool upper_bound;            /* required is an upper bound (compression), not exact */
 };
 
+/* ---- Editing an image that is there -------------------------------------- */
+
+/*
+ * One thread edits a handle that was opened with IMGTK_OPEN_WRITABLE: edit_begin, any of the changes, edit_commit, and
+ * so on. Until edit_commit returns 0 the file holds the image as it was, whatever interrupts the process, but for bytes
+ * that were written or zeroed where this layer held bytes of its own; after it, all the changes. read(), extent() and
+ * size() tell of a change only after edit_commit, before and during which no other thread uses the handle. What was not
+ * committed is lost with close().
+ */
+struct imgtk_edit {
+    uint32_t unit; /* out, bytes: what is written and zeroed covers whole units, but at the end of the disk; a power of two */
+};
+
+enum imgtk_snapshot_action { IMGTK_SNAPSHOT_CREATE, IMGTK_SNAPSHOT_APPLY, IMGTK_SNAPSHOT_DELETE };
+
+struct imgtk_snapshot_change {
+    enum imgtk_snapshot_action action;
+    const char *name;              /* of the new snapshot; else the id or, where no snapshot has that, the name of one */
+    uint32_t date_sec, date_nsec;  /* CREATE: since 1970 */
+};
+
 /* ---- The driver --------------------------------------------------------- */
 
 enum {
@@ -302,6 +323,26 @@ struct imgtk_driver {
     int (*place)(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,
                  struct imgtk_error *err);
     /* --- end of driver ABI 1.0 --- */
+
+    /*
+     * Editing, see struct imgtk_edit. edit_begin goes with edit_commit; the others have defaults of their own, which
+     * say IMGTK_EUNSUPPORTED (edit_begin: the format cannot be changed in place). An image that contradicts itself is
+     * IMGTK_ECORRUPT at the first change that depends on it.
+     */
+    int (*edit_begin)(void *handle, struct imgtk_edit *edit, struct imgtk_error *err);
+    /* Whole units of this layer's bytes, within the new size. */
+    int (*edit_write)(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err);
+    int (*edit_zero)(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err);
+    /* The layer then says nothing anywhere: everything comes from its backing file. */
+    int (*edit_empty)(void *handle, struct imgtk_error *err);
+    /* The virtual size in bytes. What is beyond a smaller one is gone; what a larger one adds is not allocated. */
+    int (*edit_resize)(void *handle, uint64_t size, struct imgtk_error *err);
+    /* What backing() tells from now on; name NULL: no backing file; format NULL: not recorded. Bytes stay as they are. */
+    int (*edit_backing)(void *handle, const char *name, const char *format, struct imgtk_error *err);
+    /* The only change between edit_begin and edit_commit. IMGTK_ENOTFOUND: no such snapshot. */
+    int (*edit_snapshot)(void *handle, const struct imgtk_snapshot_change *change, struct imgtk_error *err);
+    int (*edit_commit)(void *handle, struct imgtk_error *err);
+    /* --- end of driver ABI 1.1 --- */
 };
 
 /* The symbol that a module exports. */

@@ -1,0 +1,105 @@
+#include <imgtk/edit.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "options.h"
+#include "output.h"
+#include "source.h"
+
+struct values {
+    struct cli_common common;
+    const char *format, *backing_format, *preallocation;
+    bool image_opts, shrink;
+};
+#define FIELD(name) offsetof(struct values, name)
+
+static const struct cli_option options[] = {
+    { 'f', "format", CLI_TEXT, FIELD(format), "FMT", "format of the image (by its content, which never means raw)" },
+    { '\0', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT",
+      "format of the backing file where the image does not record it" },
+    { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
+    { '\0', "shrink", CLI_FLAG, FIELD(shrink), NULL, "allow a smaller size: what lies behind the new end is lost" },
+    { '\0', "preallocation", CLI_TEXT, FIELD(preallocation), "off", "accepted for qemu-img's sake; no other mode is there" },
+    CLI_COMMON_OPTIONS
+};
+
+/* "+1G" and "-512M" count from the size that the disk has. */
+static int parse_size(struct cli *cli, const char *text, uint64_t now, uint64_t *out)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    uint64_t number;
+    bool more = text[0] == '+', less = text[0] == '-';
+    if (imgtk_parse_size(text + (more || less), &number, &err))
+        return cli_fail(cli, NULL, &err);
+    if ((less && number >= now) || (more && number > INT64_MAX - now) || (!more && !less && number == 0))
+        return cli_error(cli, "New image size must be positive");
+    *out = more ? now + number : less ? now - number : number;
+    return 0;
+}
+
+static int refuse_to_shrink(struct cli *cli)
+{
+    cli_error(cli, "Use the --shrink option to perform a shrink operation.");
+    return cli_error(cli, "warning: Shrinking an image will delete all data beyond the shrunken image's end. "
+                          "Before performing such an operation, make sure there is no important data there.");
+}
+
+static int resize(struct cli *cli, struct imgtk_image *image, const char *text, bool shrink)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    uint64_t size = 0;
+    int code = parse_size(cli, text, imgtk_image_size(image), &size);
+    if (code)
+        return code;
+    if (size < imgtk_image_size(image) && !shrink)
+        return refuse_to_shrink(cli);
+    if (imgtk_resize(image, size, shrink, &err))
+        return cli_fail(cli, NULL, &err);
+    if (!cli->quiet)
+        puts("Image resized.");
+    return CLI_OK;
+}
+
+/* The size comes last, so that "-1G" is not taken for options. */
+static const char *take_size(int *argc, char **argv)
+{
+    const char *last = argv[*argc - 1];
+    if (*argc < 3 || strcmp(last, "-h") == 0 || strcmp(last, "--help") == 0)
+        return NULL;
+    (*argc)--;
+    return last;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    struct values values = { 0 };
+    struct source source = { 0 };
+    struct imgtk_image *image = NULL;
+    const char *size = take_size(&argc, argv);
+    int code, first = cli_parse(cli, &cli_resize_command, argc, argv, &values, &code);
+    if (first < 0)
+        return code;
+    if (!size || argc - first < 1)
+        return cli_usage_error(cli, "Not enough arguments");
+    if (argc - first > 1)
+        return cli_usage_error(cli, "Expecting image file name and size");
+    if (values.preallocation && strcmp(values.preallocation, "off") != 0)
+        return cli_usage_error(cli, "--preallocation must be off, not '%s'", values.preallocation);
+    code = cli_start(cli, &values.common);
+    if (code == 0)
+        code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    source.request.writable = true;
+    source.request.backing_format = values.backing_format;
+    if (code == 0)
+        code = source_open(cli, &source, &image);
+    if (code == 0)
+        code = resize(cli, image, size, values.shrink);
+    imgtk_image_close(image);
+    source_free(&source);
+    return code;
+}
+
+const struct cli_command cli_resize_command = {
+    "resize", "Change the size of a disk", "[OPTION]... FILE [+|-]SIZE", options,
+    "SIZE is the new size, or with + and - what is added or taken away; suffixes k, M, G, T, P and E.\n", run
+};
