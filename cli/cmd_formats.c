@@ -31,6 +31,8 @@ static void print_abilities(const struct imgtk_driver *driver)
             printf(" %s", abilities[i].name);
     if (imgtk_driver_can_check(driver))
         fputs(" check", stdout);
+    if (imgtk_driver_can_edit(driver))
+        fputs(" edit", stdout);
     putchar('\n');
 }
 
@@ -87,6 +89,7 @@ static void add_driver(struct imgtk_info *info, const struct imgtk_driver *drive
     for (size_t i = 0; i < sizeof abilities / sizeof abilities[0]; i++)
         imgtk_info_bool(info, abilities[i].name, driver->flags & abilities[i].flag);
     imgtk_info_bool(info, "check", imgtk_driver_can_check(driver));
+    imgtk_info_bool(info, "edit", imgtk_driver_can_edit(driver));
     add_names(info, "aliases", driver->aliases);
     add_names(info, "suffixes", driver->suffixes);
 }

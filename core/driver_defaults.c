@@ -1,7 +1,6 @@
 /* What a driver does that leaves an optional op out. */
 #include <string.h>
 
-#include "imgtk/edit.h"
 #include "registry.h"
 
 static int extent_all_data(void *handle, uint64_t offset, uint64_t length, struct imgtk_extent *out,

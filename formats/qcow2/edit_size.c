@@ -64,7 +64,10 @@ static int drop_beyond(struct qcow2_edit *edit, uint64_t size, struct imgtk_erro
         return status;
     edit->compact = true;
     status = qcow2_edit_count(edit, err);
-    return status == 0 ? qcow2_edit_drop(edit, end, err) : status;
+    if (status == 0)
+        status = qcow2_edit_drop(edit, end, err);
+    uint64_t entries = qcow2_l1_entries(&edit->image->geometry, size);
+    return status == 0 && entries < edit->l1_entries ? qcow2_edit_l1_resize(edit, entries, err) : status;
 }
 
 int qcow2_edit_resize(void *handle, uint64_t size, struct imgtk_error *err)

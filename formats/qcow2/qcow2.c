@@ -151,7 +151,7 @@ static void forget(struct qcow2 *image)
 int qcow2_reload(struct qcow2 *image, struct imgtk_error *err)
 {
     forget(image);
-    image->backing_name[0] = '\0';
+    memset(image->backing_name, 0, sizeof(image->backing_name));
     atomic_store(&image->preallocation, QCOW2_PREALLOCATION_UNKNOWN);
     int status = read_header(image, err);
     if (status == 0)

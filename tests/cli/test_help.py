@@ -6,7 +6,8 @@ import pytest
 
 from imgtk_test import BUILD, IMGTK, ROOT, environment, execute, imgtk, missing
 
-REAL = ["convert", "create", "map", "info", "check", "compare", "measure", "formats"]
+REAL = ["convert", "create", "map", "info", "check", "compare", "measure", "resize", "rebase", "commit", "snapshot", "bitmap",
+        "formats"]
 
 
 def spellings(command):

@@ -5,6 +5,8 @@
  *   FAULT_LOG    file that each counted call appends a byte to, and the name of the one that was hit
  *   FAULT_AT     which call, from 1; 0: none
  *   FAULT_ERRNO  what it fails with; 0: it moves half of its bytes (those that move bytes)
+ *   FAULT_KILL   set: the process dies there instead, by SIGKILL; "half": after half of the bytes,
+ *                or after a call that moves none
  *   FAULT_CALLS  calls that count, separated by commas; unset: all below
  *   FAULT_DELAY  microseconds that each of them takes longer
  */
@@ -12,6 +14,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -62,6 +65,8 @@ static bool is_hit(const char *call, bool *fails)
     log_text(".");
     if (hit)
         log_text(call);
+    if (hit && getenv("FAULT_KILL") && strcmp(getenv("FAULT_KILL"), "half") != 0)
+        raise(SIGKILL);
     *fails = hit && number("FAULT_ERRNO") != 0;
     errno = *fails ? (int)number("FAULT_ERRNO") : saved;
     return hit;
@@ -79,7 +84,10 @@ static bool is_hit(const char *call, bool *fails)
         bool fails; \
         REAL(ssize_t, name, int, buffer, size_t, off64_t); \
         bool hit = is_hit(call, &fails); \
-        return fails ? -1 : real(fd, buf, hit && length > 1 ? length / 2 : length, offset); \
+        ssize_t done = fails ? -1 : real(fd, buf, hit && length > 1 ? length / 2 : length, offset); \
+        if (hit && getenv("FAULT_KILL")) \
+            raise(SIGKILL); \
+        return done; \
     }
 
 #define FAILS(name, call, parameters, types, arguments) \
@@ -88,8 +96,11 @@ static bool is_hit(const char *call, bool *fails)
     { \
         bool fails; \
         REAL(int, name, types); \
-        is_hit(call, &fails); \
-        return fails ? -1 : real arguments; \
+        bool hit = is_hit(call, &fails); \
+        int result = fails ? -1 : real arguments; \
+        if (hit && getenv("FAULT_KILL")) \
+            raise(SIGKILL); \
+        return result; \
     }
 
 #define LIST(...) __VA_ARGS__

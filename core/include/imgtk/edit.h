@@ -13,9 +13,6 @@
 extern "C" {
 #endif
 
-/* Whether the format can be changed in place at all; for `imgtk formats` and the like. */
-IMGTK_API bool imgtk_driver_can_edit(const struct imgtk_driver *driver);
-
 /*
  * The virtual size in bytes. IMGTK_EREFUSED: it is smaller than what the image has, and `shrink` does not allow that.
  * What a larger disk adds reads as zeroes, whatever the backing file has there: open the image with its chain.

@@ -70,6 +70,7 @@ IMGTK_API int imgtk_driver_probe(struct imgtk_context *context, struct imgtk_sto
 /* What a driver that the registry handed out can do beyond reading; for `imgtk formats`. */
 IMGTK_API bool imgtk_driver_can_write(const struct imgtk_driver *driver);
 IMGTK_API bool imgtk_driver_can_check(const struct imgtk_driver *driver);
+IMGTK_API bool imgtk_driver_can_edit(const struct imgtk_driver *driver);
 
 /* ---- Storage ------------------------------------------------------------ */
 

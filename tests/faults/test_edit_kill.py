@@ -1,0 +1,135 @@
+"""A process that dies at any write, while it changes an image in place: the disk is the old one or the new one, and whole."""
+import json
+import shutil
+
+import pytest
+from imgtk_test import (KIB, MIB, SANITIZE, TESTS, environment, execute, imgtk, make_image, make_raw, qemu_img,
+                        qemu_io, tool)
+
+WRITES = "pwrite,fsync,ftruncate,fallocate"
+LAYOUTS = {"plain": "", "tiny": "cluster_size=512,refcount_bits=64", "v2": "compat=0.10",
+           "subclusters": "extended_l2=on,cluster_size=16k"}
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    if SANITIZE:
+        pytest.skip("a sanitizer must be the first library")
+    library = tmp_path_factory.mktemp("shim") / "faulty.so"
+    execute([tool("gcc"), "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, TESTS / "faults/faulty.c", "-ldl"])
+    return library
+
+
+class Victim:
+    """A folder of images, a command that changes one of them, and what the disk is before and after."""
+
+    def __init__(self, shim, folder, make, *words):
+        self.shim, self.folder, self.words = shim, folder, words
+        self.start, self.work, self.log = folder / "start", folder / "work", folder / "log"
+        self.start.mkdir()
+        make(self.start)
+        imgtk("convert", "-O", "raw", self.start / "image", folder / "before.raw")
+        assert self.run(0).code == 0
+        self.count = len(self.log.read_text())
+        imgtk("convert", "-O", "raw", self.work / "image", folder / "after.raw")
+
+    def run(self, at, **faults):
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(self.start, self.work)
+        return self.again(at, **faults)
+
+    def again(self, at=0, **faults):
+        self.log.unlink(missing_ok=True)
+        env = environment(LD_PRELOAD=self.shim, FAULT_LOG=self.log, FAULT_AT=at, FAULT_CALLS=WRITES, **faults)
+        return imgtk(*self.words, code=None, cwd=self.work, env=env)
+
+    def is_disk(self, which):
+        size = json.loads(imgtk("info", "--output=json", self.work / "image").out)["virtual-size"]
+        return size == (self.folder / which).stat().st_size and imgtk(
+            "compare", "-q", "-F", "raw", self.work / "image", self.folder / which, code=None).code == 0
+
+    def assert_sound(self, leaks=(0, 3)):
+        for path in self.work.iterdir():
+            if path.read_bytes()[:4] == b"QFI\xfb":
+                assert qemu_img("check", "-f", "qcow2", path, code=None).code in leaks, self.log.read_text()
+                assert imgtk("check", path, code=None).code in leaks, self.log.read_text()
+
+    def assert_old_or_new(self):
+        self.assert_sound()
+        assert self.is_disk("before.raw") or self.is_disk("after.raw"), self.log.read_text()
+
+    def kill_everywhere(self, how):
+        for at in range(1, self.count + 1):
+            assert self.run(at, FAULT_KILL=how).code == -9, at
+            self.assert_old_or_new()
+        return self
+
+    def fail_everywhere(self):
+        """The same when a call fails. Nothing is left behind but where the header's write, or its flush, did."""
+        sizes = {path.name: path.stat().st_size for path in self.start.iterdir()}
+        left = []
+        for at in range(1, self.count + 1):
+            result = self.run(at, FAULT_ERRNO=5)
+            assert result.code == 1 and len(result.err.splitlines()) == 1, result
+            self.assert_sound((0,))
+            if self.is_disk("before.raw") and not self.is_disk("after.raw"):
+                left += [at] if {path.name: path.stat().st_size for path in self.work.iterdir()} != sizes else []
+        assert len(left) <= 2, left
+
+
+def make_used(folder, layout, snapshot=True):
+    image = make_image(folder / "image", MIB, options=LAYOUTS[layout], writes=["write -P 1 0 300k", "write -P 2 900k 60k"])
+    if snapshot:
+        qemu_img("snapshot", "-c", "s", image)
+        qemu_io(image, "write -P 3 100k 100k", "write -P 4 500k 64k", fmt="qcow2")
+
+
+@pytest.mark.parametrize("how", ["before", "half"])
+@pytest.mark.parametrize("layout", ["plain", "subclusters"])
+@pytest.mark.parametrize("words", [("snapshot", "-c", "t"), ("snapshot", "-a", "s"), ("snapshot", "-d", "s"),
+                                   ("resize", "--shrink"), ("resize", "--shrink", "-q")], ids=" ".join)
+def test_snapshots_and_sizes(shim, tmp_path, words, layout, how):
+    size = {("resize", "--shrink"): ["200k"], ("resize", "--shrink", "-q"): ["9G"]}.get(words, [])
+    Victim(shim, tmp_path, lambda folder: make_used(folder, layout), *words, "image", *size).kill_everywhere(how)
+
+
+def make_stack(folder, layout):
+    make_image(folder / "old", MIB, options=LAYOUTS[layout], writes=["write -P 1 0 500k"])
+    qemu_img("snapshot", "-c", "s", folder / "old")
+    make_raw(folder / "new", MIB, [(0, b"\1" * 200 * KIB), (700 * KIB, b"\7" * 100 * KIB)])
+    size = MIB if layout == "v2" else MIB + 128 * KIB # version 2 does not resize disks that have snapshots
+    make_image(folder / "image", size, options=LAYOUTS[layout], backing="old", backing_fmt="qcow2",
+               writes=["write -P 4 100k 100k", "write -P 5 1000k 8k"])
+
+
+@pytest.mark.parametrize("layout", ["plain", "v2"])
+def test_rebase(shim, tmp_path, layout):
+    victim = Victim(shim, tmp_path, lambda folder: make_stack(folder, layout), "rebase", "-b", "new", "-F", "raw", "image")
+    victim.kill_everywhere("before")
+    victim.run(victim.count - 1, FAULT_KILL="before")
+    assert victim.again().code == 0
+    victim.assert_sound((0,))
+
+
+@pytest.mark.parametrize("layout", ["plain", "v2", "subclusters"])
+def test_commit(shim, tmp_path, layout):
+    """Through the overlay the disk is the same all the time; the same command once more completes it."""
+    victim = Victim(shim, tmp_path, lambda folder: make_stack(folder, layout), "commit", "image")
+    for at in range(1, victim.count + 1):
+        assert victim.run(at, FAULT_KILL="before").code == -9
+        victim.assert_old_or_new()
+        if at % 4 == 0:
+            assert victim.again().code == 0
+            victim.assert_sound((0,))
+            assert victim.is_disk("before.raw")
+            assert imgtk("compare", "-q", "-F", "raw", victim.work / "old", tmp_path / "before.raw").code == 0
+
+
+def test_calls_that_fail(shim, tmp_path):
+    for number, words in enumerate([("snapshot", "-d", "s", "image"), ("resize", "--shrink", "image", "200k")]):
+        (tmp_path / str(number)).mkdir()
+        Victim(shim, tmp_path / str(number), lambda folder: make_used(folder, "plain"), *words).fail_everywhere()
+
+
+def test_failed_rebase(shim, tmp_path):
+    Victim(shim, tmp_path, lambda folder: make_stack(folder, "plain"), "rebase", "-b", "", "image").fail_everywhere()
