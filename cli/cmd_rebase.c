@@ -81,7 +81,8 @@ static int check_values(struct cli *cli, const struct values *values)
     if (!values->backing && !values->unsafe)
         return cli_usage_error(cli, "Must specify backing file (-b) or use unsafe mode (-u)");
     if (values->backing && *values->backing && !values->backing_format)
-        return cli_error(cli, "Could not change the backing file to '%s': backing format must be specified", values->backing);
+        return cli_error(cli, "Could not change the backing file to '%s': backing format must be specified",
+                         values->backing);
     if (values->backing_format && imgtk_driver_find(cli->context, values->backing_format, &driver, &err))
         return cli_fail(cli, NULL, &err);
     return 0;

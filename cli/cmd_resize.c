@@ -19,7 +19,8 @@ static const struct cli_option options[] = {
       "format of the backing file where the image does not record it" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
     { '\0', "shrink", CLI_FLAG, FIELD(shrink), NULL, "allow a smaller size: what lies behind the new end is lost" },
-    { '\0', "preallocation", CLI_TEXT, FIELD(preallocation), "off", "accepted for qemu-img's sake; no other mode is there" },
+    { '\0', "preallocation", CLI_TEXT, FIELD(preallocation), "off",
+      "accepted for qemu-img's sake; there is no other mode" },
     CLI_COMMON_OPTIONS
 };
 

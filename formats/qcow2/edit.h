@@ -17,7 +17,7 @@ enum qcow2_block { QCOW2_BLOCK_SAME, QCOW2_BLOCK_CHANGED, QCOW2_BLOCK_PLACED };
 
 struct qcow2_edit {
     struct qcow2 *image;
-    uint64_t file_size;        /* of the image on disk, bytes: what is behind it has been written since the last commit */
+    uint64_t file_size;        /* of the image on disk, bytes: what is behind it was written since the last commit */
     bool committing;           /* the header may be the new one already */
 
     /* The header's cluster: as it will be, and as it is on disk. */
@@ -27,7 +27,7 @@ struct qcow2_edit {
     bool checked, counted;
     struct imgtk_check result;
     struct qcow2_check_state check; /* tally: references of the image to come; refcount_table: its blocks */
-    uint8_t *freed;            /* a bit per cluster of the tally: used by the image on disk, and not by the one to come */
+    uint8_t *freed;            /* a bit per cluster: used by the image on disk, and not by the one to come */
     uint64_t next;             /* no cluster before it is free */
     uint8_t *blocks;           /* enum qcow2_block, for each block that the clusters of the tally need */
     uint64_t block_room;

@@ -32,7 +32,8 @@ static int fits_in_place(struct qcow2_edit *edit, uint64_t entries, bool *out, s
     *out = edit->l1_entries == header->l1_size && wanted <= imgtk_round_up(used, edit->image->geometry.cluster_size);
     if (!*out || length == 0)
         return 0;
-    int status = imgtk_storage_pread_some(edit->image->file, edit->cluster, length, header->l1_offset + used, &done, err);
+    int status = imgtk_storage_pread_some(edit->image->file, edit->cluster, length, header->l1_offset + used, &done,
+                                          err);
     *out = status == 0 && done == length;
     for (size_t i = 0; i < length && *out; i++)
         *out = edit->cluster[i] == 0;

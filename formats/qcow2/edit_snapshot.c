@@ -92,8 +92,8 @@ static int place_table(struct table *table, uint64_t old_length, struct imgtk_er
     uint64_t offset = 0;
     int status = qcow2_edit_release_range(edit, header->snapshots_offset, old_length, err);
     if (status == 0 && table->used > 0)
-        status = qcow2_edit_allocate(edit, qcow2_clusters(&edit->image->geometry, table->used), QCOW2_USE_ALONE, &offset,
-                                     err);
+        status = qcow2_edit_allocate(edit, qcow2_clusters(&edit->image->geometry, table->used), QCOW2_USE_ALONE,
+                                     &offset, err);
     if (status == 0 && table->used > 0)
         status = imgtk_storage_pwrite(edit->image->file, table->bytes, table->used, offset, err);
     imgtk_put_be32(edit->head + QCOW2_AT_SNAPSHOT_COUNT, table->count);
@@ -158,8 +158,8 @@ static int create(struct qcow2_edit *edit, const struct imgtk_snapshot_change *c
 {
     uint64_t l1_offset = 0;
     if (strlen(change->name) > MAX_NAME)
-        return imgtk_fail(err, IMGTK_ELIMIT, "snapshot name of %zu bytes is above the limit of %d", strlen(change->name),
-                          MAX_NAME);
+        return imgtk_fail(err, IMGTK_ELIMIT, "snapshot name of %zu bytes is above the limit of %d",
+                          strlen(change->name), MAX_NAME);
     int status = qcow2_edit_clear_flags(edit, err);
     if (status == 0)
         status = qcow2_edit_count_tree(edit, edit->l1, edit->l1_entries, true, err);

@@ -245,7 +245,8 @@ struct imgtk_measure {
  * committed is lost with close().
  */
 struct imgtk_edit {
-    uint32_t unit; /* out, bytes: what is written and zeroed covers whole units, but at the end of the disk; a power of two */
+    /* out, bytes, a power of two <= 2 MiB: what is written and zeroed covers whole units, but at the end of the disk */
+    uint32_t unit;
 };
 
 enum imgtk_snapshot_action { IMGTK_SNAPSHOT_CREATE, IMGTK_SNAPSHOT_APPLY, IMGTK_SNAPSHOT_DELETE };
