@@ -253,7 +253,7 @@ int qcow2_edit_clear_flags(struct qcow2_edit *edit, struct imgtk_error *err)
 
 /* ---- Behind an offset ----------------------------------------------------------------------- */
 
-/* The entries at and behind the offset: those from that byte of the table of L1 entry *index, and all tables after it. */
+/* The entries at and behind the offset: from that byte of the table of L1 entry *index on, and all tables after it. */
 static uint64_t first_entry(const struct qcow2_edit *edit, uint64_t offset, uint64_t *index)
 {
     const struct qcow2_geometry *geometry = geometry_of(edit);

@@ -1,4 +1,4 @@
-"""A process that dies at any write, while it changes an image in place: the disk is the old one or the new one, and whole."""
+"""A process that dies at any write while it changes an image in place: the disk is the old one or the new one."""
 import json
 import shutil
 
@@ -16,7 +16,8 @@ def shim(tmp_path_factory):
     if SANITIZE:
         pytest.skip("a sanitizer must be the first library")
     library = tmp_path_factory.mktemp("shim") / "faulty.so"
-    execute([tool("gcc"), "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, TESTS / "faults/faulty.c", "-ldl"])
+    execute([tool("gcc"), "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, TESTS / "faults/faulty.c",
+             "-ldl"])
     return library
 
 
@@ -97,14 +98,15 @@ def make_stack(folder, layout):
     make_image(folder / "old", MIB, options=LAYOUTS[layout], writes=["write -P 1 0 500k"])
     qemu_img("snapshot", "-c", "s", folder / "old")
     make_raw(folder / "new", MIB, [(0, b"\1" * 200 * KIB), (700 * KIB, b"\7" * 100 * KIB)])
-    size = MIB if layout == "v2" else MIB + 128 * KIB # version 2 does not resize disks that have snapshots
+    size = MIB if layout == "v2" else MIB + 128 * KIB  # version 2 does not resize disks that have snapshots
     make_image(folder / "image", size, options=LAYOUTS[layout], backing="old", backing_fmt="qcow2",
                writes=["write -P 4 100k 100k", "write -P 5 1000k 8k"])
 
 
 @pytest.mark.parametrize("layout", ["plain", "v2"])
 def test_rebase(shim, tmp_path, layout):
-    victim = Victim(shim, tmp_path, lambda folder: make_stack(folder, layout), "rebase", "-b", "new", "-F", "raw", "image")
+    victim = Victim(shim, tmp_path, lambda folder: make_stack(folder, layout), "rebase", "-b", "new", "-F", "raw",
+                    "image")
     victim.kill_everywhere("before")
     victim.run(victim.count - 1, FAULT_KILL="before")
     assert victim.again().code == 0

@@ -1,4 +1,4 @@
-"""Images that are changed in place, by imgtk and by qemu-img: the same disk, the same answers, and nothing for check to find."""
+"""Images changed in place, by imgtk and by qemu-img: the same disk, the same answers, nothing for check to find."""
 import json
 import shutil
 
@@ -6,8 +6,8 @@ import pytest
 from imgtk_test import (KIB, MIB, compressible, digest, imgtk, imgtk_fails, make_image, make_raw, qemu_img, qemu_io)
 
 LAYOUTS = {
-    "plain": "", "v2": "compat=0.10", "tiny": "cluster_size=512", "large": "cluster_size=2M", "bits64": "refcount_bits=64",
-    "bits8": "refcount_bits=8", "subclusters": "extended_l2=on,cluster_size=16k", "lazy": "lazy_refcounts=on",
+    "plain": "", "v2": "compat=0.10", "tiny": "cluster_size=512", "large": "cluster_size=2M",
+    "bits64": "refcount_bits=64", "bits8": "refcount_bits=8", "subclusters": "extended_l2=on,cluster_size=16k", "lazy": "lazy_refcounts=on",
 }
 SIZE = 2 * MIB + 512
 
@@ -195,7 +195,8 @@ def test_huge_growth_and_back(tmp_path):
 
 def make_bases(folder):
     """Bases that differ in content and length, and an overlay of each kind of extent over the first."""
-    make_image(folder / "a.qcow2", 2 * MIB, options="cluster_size=4k", writes=["write -P 1 0 1M", "write -P 2 1200k 300k"])
+    make_image(folder / "a.qcow2", 2 * MIB, options="cluster_size=4k",
+               writes=["write -P 1 0 1M", "write -P 2 1200k 300k"])
     make_image(folder / "b.qcow2", 2 * MIB, writes=["write -P 1 0 512k", "write -P 3 1M 1M"])
     make_image(folder / "short.qcow2", MIB, writes=["write -P 1 0 700k"])
     make_image(folder / "long.qcow2", 3 * MIB, writes=["write -P 6 0 3M"])
@@ -221,7 +222,8 @@ def test_rebase(tmp_path, layout, new):
 
 def test_rebase_to_the_grandparent(tmp_path):
     make_bases(tmp_path)
-    image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="above.qcow2", backing_fmt="qcow2", writes=["write -P 7 0 4k"])
+    image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="above.qcow2", backing_fmt="qcow2",
+                       writes=["write -P 7 0 4k"])
     shutil.copy(image, tmp_path / "before")
     size = image.stat().st_size
     imgtk("rebase", "-b", "a.qcow2", "-F", "qcow2", image)
@@ -232,7 +234,8 @@ def test_rebase_to_the_grandparent(tmp_path):
 
 def test_rebase_of_the_name_alone(tmp_path):
     make_bases(tmp_path)
-    image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="a.qcow2", backing_fmt="qcow2", writes=["write -P 7 0 4k"])
+    image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="a.qcow2", backing_fmt="qcow2",
+                       writes=["write -P 7 0 4k"])
     size = image.stat().st_size
     for name, fmt in (("nx/" + "n" * 900, "raw"), ("b.qcow2", "qcow2"), ("", None)):
         imgtk("rebase", "-u", "-b", name, *(["-F", fmt] if fmt else []), image)
@@ -286,8 +289,9 @@ def test_commit(tmp_path, base, top):
 @pytest.mark.parametrize("base_size", [MIB, 300 * KIB + 512, 3 * MIB])
 @pytest.mark.parametrize("base_fmt", ["raw", "qcow2"])
 def test_commit_into_another_size(tmp_path, base_size, base_fmt):
-    make_stack(tmp_path, "plain", "tiny", base_size, base_fmt) if base_size > 2 * MIB or base_fmt == "raw" else None
-    if not (tmp_path / "top").exists():
+    if base_size > 2 * MIB or base_fmt == "raw":
+        make_stack(tmp_path, "plain", "tiny", base_size, base_fmt)
+    else:
         make_image(tmp_path / "base", base_size, writes=[f"write -P 1 0 {base_size}"])
         make_image(tmp_path / "top", SIZE, backing="base", backing_fmt="qcow2", writes=OVERLAY_WRITES)
     for name in ("top", "base"):
@@ -324,7 +328,8 @@ def test_commit_into_compressed_clusters(tmp_path):
 
 def test_commit_into_a_deeper_layer(tmp_path):
     make_bases(tmp_path)
-    top = make_image(tmp_path / "top.qcow2", 2 * MIB, backing="above.qcow2", backing_fmt="qcow2", writes=["write -P 7 0 4k"])
+    top = make_image(tmp_path / "top.qcow2", 2 * MIB, backing="above.qcow2", backing_fmt="qcow2",
+                     writes=["write -P 7 0 4k"])
     qemu_img("convert", "-O", "qcow2", top, tmp_path / "before")
     above = digest(tmp_path / "above.qcow2"), digest(top)
     imgtk("commit", "-b", tmp_path / "a.qcow2", top)
@@ -376,7 +381,8 @@ def test_bitmaps(tmp_path):
     image = make_image(tmp_path / "a.qcow2", MIB, writes=["write -P 1 0 1M"])
     qemu_img("bitmap", "--add", image, "records")
     qemu_img("bitmap", "--add", "--disable", "-g", "128k", image, "rests")
-    rows = [{"flags": ["auto"], "name": "records", "granularity": 65536}, {"flags": [], "name": "rests", "granularity": 131072}]
+    rows = [{"flags": ["auto"], "name": "records", "granularity": 65536},
+            {"flags": [], "name": "rests", "granularity": 131072}]
     assert json.loads(imgtk("bitmap", "--output=json", image).out) == rows
     assert imgtk("bitmap", image).out.splitlines()[1:] == ["       65536  auto            records",
                                                             "      131072  -               rests"]

@@ -323,7 +323,6 @@ struct imgtk_driver {
      */
     int (*place)(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,
                  struct imgtk_error *err);
-    /* --- end of driver ABI 1.0 --- */
 
     /*
      * Editing, see struct imgtk_edit. edit_begin goes with edit_commit; the others have defaults of their own, which
@@ -343,7 +342,7 @@ struct imgtk_driver {
     /* The only change between edit_begin and edit_commit. IMGTK_ENOTFOUND: no such snapshot. */
     int (*edit_snapshot)(void *handle, const struct imgtk_snapshot_change *change, struct imgtk_error *err);
     int (*edit_commit)(void *handle, struct imgtk_error *err);
-    /* --- end of driver ABI 1.1 --- */
+    /* --- end of driver ABI 1.0 --- */
 };
 
 /* The symbol that a module exports. */
