@@ -107,5 +107,6 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct cli_command cli_commit_command = {
     "commit", "Write what an overlay holds into its backing file", "[OPTION]... FILE", options,
-    "The backing file is opened for writing under the reference policy. Other overlays of it change with it.\n", run
+    "The backing file is opened for writing under the reference policy. Other overlays of it change\n"
+    "with it.\n", run
 };

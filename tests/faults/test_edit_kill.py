@@ -79,7 +79,8 @@ class Victim:
 
 
 def make_used(folder, layout, snapshot=True):
-    image = make_image(folder / "image", MIB, options=LAYOUTS[layout], writes=["write -P 1 0 300k", "write -P 2 900k 60k"])
+    image = make_image(folder / "image", MIB, options=LAYOUTS[layout],
+                       writes=["write -P 1 0 300k", "write -P 2 900k 60k"])
     if snapshot:
         qemu_img("snapshot", "-c", "s", image)
         qemu_io(image, "write -P 3 100k 100k", "write -P 4 500k 64k", fmt="qcow2")

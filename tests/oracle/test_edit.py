@@ -7,7 +7,8 @@ from imgtk_test import (KIB, MIB, compressible, digest, imgtk, imgtk_fails, make
 
 LAYOUTS = {
     "plain": "", "v2": "compat=0.10", "tiny": "cluster_size=512", "large": "cluster_size=2M",
-    "bits64": "refcount_bits=64", "bits8": "refcount_bits=8", "subclusters": "extended_l2=on,cluster_size=16k", "lazy": "lazy_refcounts=on",
+    "bits64": "refcount_bits=64", "bits8": "refcount_bits=8", "subclusters": "extended_l2=on,cluster_size=16k",
+    "lazy": "lazy_refcounts=on",
 }
 SIZE = 2 * MIB + 512
 
@@ -157,8 +158,8 @@ def test_resize_of_raw_images(tmp_path, size):
 @pytest.mark.parametrize("layout", ["plain", "v2", "subclusters", "tiny"])
 def test_growth_hides_the_backing_file(tmp_path, layout):
     base = make_image(tmp_path / "base.qcow2", 4 * MIB, writes=["write -P 1 0 4M"])
-    image = make_image(tmp_path / "a.qcow2", 600 * KIB + 512, options=LAYOUTS[layout], backing=base, backing_fmt="qcow2",
-                       writes=["write -P 2 0 1k"])
+    image = make_image(tmp_path / "a.qcow2", 600 * KIB + 512, options=LAYOUTS[layout], backing=base,
+                       backing_fmt="qcow2", writes=["write -P 2 0 1k"])
     disk = tmp_path / "a.raw"
     qemu_img("convert", "-O", "raw", image, disk)
     imgtk("resize", image, "3M")
@@ -283,7 +284,8 @@ def test_commit(tmp_path, base, top):
     assert_same_disk(tmp_path / "top", tmp_path / "before")
     rows = json.loads(qemu_img("map", "--output=json", tmp_path / "top").out)
     assert all(row["depth"] > 0 or not row["present"] for row in rows)
-    qemu_img("compare", "-f", "raw" if base == "raw" else "qcow2", "-F", "qcow2", tmp_path / "base", tmp_path / "before")
+    fmt = "raw" if base == "raw" else "qcow2"
+    qemu_img("compare", "-f", fmt, "-F", "qcow2", tmp_path / "base", tmp_path / "before")
 
 
 @pytest.mark.parametrize("base_size", [MIB, 300 * KIB + 512, 3 * MIB])
