@@ -1,0 +1,118 @@
+"""Running a row: imgtk and its best peer in turn, pair by pair."""
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from inputs import ENV, qemu_img
+
+TOUCH_FROM = 256 << 20  # outputs below this do not depend on where their pages come from
+
+# In a process of its own: what a child is said to have needed begins with what its parent held when it was started.
+TOUCH = """
+import mmap, sys
+with mmap.mmap(-1, int(sys.argv[1])) as memory:
+    memory.madvise(23)  # MADV_POPULATE_WRITE
+"""
+
+
+@dataclass
+class Result:
+    """What a row came to. Ratios are peer/imgtk, one per pair; sizes those of imgtk's and the peer's file."""
+    best: str
+    ratios: list
+    seconds: float
+    cpu_ratio: float
+    peak: int
+    sizes: tuple
+
+    @property
+    def ratio(self):
+        return statistics.median(self.ratios)
+
+
+def settle(size):
+    """
+    Writes what is dirty, and touches free memory for an output of `size` bytes: the host of a virtual machine takes
+    back what is free, and whoever happens to use it first would pay for getting it again.
+    """
+    os.sync()
+    if size < TOUCH_FROM:
+        return
+    subprocess.run([sys.executable, "-c", TOUCH, str(size + size // 4)], check=False)
+
+
+def run_once(command, out, folder, size=0):
+    """Seconds, CPU seconds and peak memory (KiB) of one run."""
+    words = [word.replace("{out}", str(out)).replace("{in}", str(folder)) for word in command.split()]
+    out.unlink(missing_ok=True)
+    settle(size)
+    start = time.perf_counter()
+    with subprocess.Popen(words, env=ENV, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(f"{command}: exit {process.returncode}")
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+
+
+def file_size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def occupied(path):
+    return path.stat().st_blocks * 512 if path.exists() else 0
+
+
+def best_peer(row, out, folder):
+    peers = [peer for peer in row.peers if shutil.which(peer.split()[0])]
+    return min(peers, key=lambda peer: run_once(peer, out, folder)[0]) if len(peers) > 1 else peers[0]
+
+
+def measure(row, pairs, folder):
+    """`folder` holds the outputs, and the inputs of rows that say {in}."""
+    mine_out, peer_out = folder / "mine.out", folder / "peer.out"
+    best = best_peer(row, peer_out, folder)
+    run_once(best, peer_out, folder)
+    run_once(row.mine, mine_out, folder)
+    if row.form:
+        qemu_img("compare", "-f", row.form, "-F", row.form, mine_out, peer_out)
+    sizes, size = (file_size(mine_out), file_size(peer_out)), occupied(peer_out)
+    mine, peer = [], []
+    for pair in range(pairs):
+        turns = [(mine, row.mine, mine_out), (peer, best, peer_out)]
+        for runs, command, out in turns if pair % 2 == 0 else reversed(turns):
+            runs.append(run_once(command, out, folder, size))
+    mine_out.unlink(missing_ok=True)
+    peer_out.unlink(missing_ok=True)
+    ratios = [theirs[0] / ours[0] for ours, theirs in zip(mine, peer)]
+    cpu = statistics.median(theirs[1] / max(ours[1], 1e-6) for ours, theirs in zip(mine, peer))
+    return Result(best, ratios, statistics.median(run[0] for run in mine), cpu, max(run[2] for run in mine), sizes)
+
+
+class Mounted:
+    """A file system of a kind on a loop device, with a copy of one input; a context manager that gives its folder."""
+
+    def __init__(self, kind, source, folder):
+        self.kind, self.source = kind, source
+        self.disk, self.folder = folder / f"{kind}.disk", folder / f"{kind}.mounted"
+
+    def __enter__(self):
+        self.folder.mkdir(exist_ok=True)
+        with open(self.disk, "wb") as file:
+            file.truncate((self.source.stat().st_blocks * 512 << 1) + (2 << 30))
+        for command in ([f"/sbin/mkfs.{self.kind}", "-q", self.disk], ["mount", "-o", "loop", self.disk, self.folder],
+                        ["cp", "--sparse=always", self.source, self.folder]):
+            subprocess.run([str(word) for word in command], check=True, stderr=subprocess.DEVNULL)
+        os.sync()
+        return self.folder
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", str(self.folder)], check=True)
+        self.folder.rmdir()
+        Path(self.disk).unlink()
