@@ -26,6 +26,57 @@ static int read_ends(struct imgtk_storage *file, struct probe_bytes *bytes, stru
     return imgtk_storage_pread_some(file, bytes->tail, sizeof(bytes->tail), start, &probe->tail_length, err);
 }
 
+/* ---- By magic ------------------------------------------------------------ */
+
+/* Which module to load first, and what no image may be taken for raw for want of. Offsets below 0 count from the end. */
+static const struct { const char *format; int offset; const char *magic; size_t length; } known[] = {
+    { "qcow2", 0, "QFI\xfb", 4 },
+    { "vmdk", 0, "KDMV", 4 },
+    { "vmdk", 0, "COWD", 4 },
+    { "vmdk", 0, "# Disk DescriptorFile", 21 },
+    { "vhdx", 0, "vhdxfile", 8 },
+    { "vpc", 0, "conectix", 8 },
+    { "vpc", -512, "conectix", 8 },
+    { "vdi", 64, "\x7f\x10\xda\xbe", 4 },
+};
+
+static bool has_magic(const struct imgtk_probe *probe, size_t i)
+{
+    bool from_end = known[i].offset < 0;
+    const uint8_t *bytes = from_end ? probe->tail : probe->head;
+    size_t length = from_end ? probe->tail_length : probe->head_length;
+    size_t offset = from_end ? (size_t)-known[i].offset : (size_t)known[i].offset;
+    if (from_end ? offset > length : offset + known[i].length > length)
+        return false;
+    return memcmp(bytes + (from_end ? length - offset : offset), known[i].magic, known[i].length) == 0;
+}
+
+/* The only format whose magic is there; NULL: none or several. */
+static const char *format_by_magic(const struct imgtk_probe *probe)
+{
+    const char *format = NULL;
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (!has_magic(probe, i))
+            continue;
+        if (format && strcmp(format, known[i].format) != 0)
+            return NULL;
+        format = known[i].format;
+    }
+    return format;
+}
+
+/* One module instead of all; *out stays NULL when that does not settle it. */
+static void ask_likely(struct imgtk_context *context, const struct imgtk_probe *probe, const struct imgtk_driver **out)
+{
+    const struct imgtk_driver *driver;
+    struct imgtk_error ignored = IMGTK_ERROR_INIT;
+    const char *format = format_by_magic(probe);
+    if (format && imgtk_driver_find(context, format, &driver, &ignored) == 0 && driver->probe(probe) == IMGTK_PROBE_YES)
+        *out = driver;
+}
+
+/* ---- By asking all ------------------------------------------------------- */
+
 struct candidates {
     const struct imgtk_driver *first;
     size_t count;
@@ -73,29 +124,6 @@ static int ask_all(struct imgtk_context *context, const struct imgtk_probe *prob
 
 /* ---- Formats whose module is not there ----------------------------------- */
 
-/* So that an image is never taken for raw because a package is not installed. Offsets below 0 count from the end. */
-static const struct { const char *format; int offset; const char *magic; size_t length; } known[] = {
-    { "qcow2", 0, "QFI\xfb", 4 },
-    { "vmdk", 0, "KDMV", 4 },
-    { "vmdk", 0, "COWD", 4 },
-    { "vmdk", 0, "# Disk DescriptorFile", 21 },
-    { "vhdx", 0, "vhdxfile", 8 },
-    { "vpc", 0, "conectix", 8 },
-    { "vpc", -512, "conectix", 8 },
-    { "vdi", 64, "\x7f\x10\xda\xbe", 4 },
-};
-
-static bool has_magic(const struct imgtk_probe *probe, size_t i)
-{
-    bool from_end = known[i].offset < 0;
-    const uint8_t *bytes = from_end ? probe->tail : probe->head;
-    size_t length = from_end ? probe->tail_length : probe->head_length;
-    size_t offset = from_end ? (size_t)-known[i].offset : (size_t)known[i].offset;
-    if (from_end ? offset > length : offset + known[i].length > length)
-        return false;
-    return memcmp(bytes + (from_end ? length - offset : offset), known[i].magic, known[i].length) == 0;
-}
-
 /* Only for formats without a usable module: where there is one, its own probe has the say. */
 static int refuse_missing(struct imgtk_context *context, const struct imgtk_probe *probe, struct imgtk_error *err)
 {
@@ -120,6 +148,8 @@ int imgtk_driver_probe(struct imgtk_context *context, struct imgtk_storage *file
     *out = NULL;
     int status = read_ends(file, bytes, &probe, err);
     if (!status)
+        ask_likely(context, &probe, out);
+    if (!status && !*out)
         status = ask_all(context, &probe, out, err);
     if (!status && !*out)
         status = refuse_missing(context, &probe, err);
