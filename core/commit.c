@@ -1,12 +1,10 @@
 /* Writing what an overlay holds into the file below it. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "edit.h"
 #include "image_internal.h"
 #include "imgtk/bytes.h"
-
-#define PIECE (2u << 20) /* what is read at once; the largest unit */
+#include "readahead.h"
 
 struct commit {
     const struct imgtk_commit *job;
@@ -15,7 +13,7 @@ struct commit {
     uint32_t unit;             /* of the base */
     struct imgtk_walk *walk;   /* of the image */
     uint64_t done;             /* what lies before it has been written */
-    uint8_t *buf;              /* PIECE bytes */
+    struct readahead *ahead;
     struct imgtk_progress progress;
 };
 
@@ -31,38 +29,38 @@ static int advance(struct commit *commit, uint64_t done, struct imgtk_error *err
 /* ---- Content --------------------------------------------------------------------- */
 
 /* Units of the base that reach beyond the image keep there what the base has. */
-static int read_piece(struct commit *commit, uint64_t offset, size_t length, struct imgtk_error *err)
+static int read_piece(void *context, const struct readahead_piece *piece, struct imgtk_error *err)
 {
-    uint64_t size = imgtk_image_size(commit->job->image), old = imgtk_image_size(commit->base);
-    size_t ours = offset < size ? (size_t)imgtk_min_u64(length, size - offset) : 0;
-    uint64_t from = offset + ours, end = imgtk_min_u64(offset + length, old);
-    memset(commit->buf + ours, 0, length - ours);
-    int status = imgtk_walk_read(commit->walk, commit->buf, ours, offset, err);
+    const struct commit *commit = context;
+    uint64_t size = imgtk_image_size(commit->job->image), offset = piece->offset;
+    size_t ours = offset < size ? (size_t)imgtk_min_u64(piece->length, size - offset) : 0;
+    uint64_t from = offset + ours, end = imgtk_min_u64(offset + piece->length, imgtk_image_size(commit->base));
+    memset(piece->ours + ours, 0, piece->length - ours);
+    int status = imgtk_image_read(commit->job->image, piece->ours, ours, offset, err);
     if (!status && end > from)
-        status = imgtk_image_read(commit->base, commit->buf + ours, (size_t)(end - from), from, err);
+        status = imgtk_image_read(commit->base, piece->ours + ours, (size_t)(end - from), from, err);
     return status;
+}
+
+static int write_piece(void *context, const struct readahead_piece *piece, struct imgtk_error *err)
+{
+    struct commit *commit = context;
+    int status = edit_write(commit->base, piece->ours, piece->length, piece->offset, err);
+    commit->progress.copied += piece->length;
+    return status ? status : advance(commit, imgtk_min_u64(piece->offset + piece->length, commit->progress.total), err);
 }
 
 /* All units that the range touches, but for those that an earlier range did. */
 static int write_range(struct commit *commit, uint64_t offset, uint64_t end, struct imgtk_error *err)
 {
-    int status = 0;
     offset = imgtk_round_down(offset, commit->unit);
     if (offset < commit->done)
         offset = commit->done;
     end = imgtk_min_u64(imgtk_round_up(end, commit->unit), commit->base_size);
-    while (!status && offset < end) {
-        size_t length = (size_t)imgtk_min_u64(PIECE - offset % PIECE, end - offset);
-        status = read_piece(commit, offset, length, err);
-        if (!status)
-            status = edit_write(commit->base, commit->buf, length, offset, err);
-        offset += length;
-        commit->done = offset;
-        commit->progress.copied += length;
-        if (!status)
-            status = advance(commit, imgtk_min_u64(offset, commit->progress.total), err);
-    }
-    return status;
+    if (offset >= end)
+        return 0;
+    commit->done = end;
+    return readahead_add(commit->ahead, offset, end - offset, err);
 }
 
 /* Whole units become zeroes; those at the ends hold something else too. */
@@ -95,10 +93,10 @@ static int commit_extents(struct commit *commit, struct imgtk_error *err)
         if (found.depth < commit->job->depth && !there)
             status = zero ? zero_range(commit, offset, end, err) : write_range(commit, offset, end, err);
         offset = end;
-        if (!status)
+        if (!status && zero)
             status = advance(commit, offset, err);
     }
-    return status;
+    return status ? status : readahead_drain(commit->ahead, err);
 }
 
 /* ---- The job ------------------------------------------------------------------------ */
@@ -106,6 +104,8 @@ static int commit_extents(struct commit *commit, struct imgtk_error *err)
 static int write_base(struct commit *commit, struct imgtk_error *err)
 {
     uint64_t size = imgtk_image_size(commit->job->image);
+    struct readahead_options options = { .read = read_piece, .take = write_piece, .context = commit,
+                                         .workers = imgtk_context_workers(commit->job->image->context) };
     commit->base_size = imgtk_image_size(commit->base);
     int status = edit_begin(commit->base, &commit->unit, err);
     if (!status && commit->base_size < size) {
@@ -114,13 +114,12 @@ static int write_base(struct commit *commit, struct imgtk_error *err)
     }
     if (!status)
         status = imgtk_walk_new(commit->job->image, &commit->walk, err);
-    commit->buf = malloc(PIECE);
-    if (!status && !commit->buf)
-        status = imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    if (!status)
+        status = readahead_new(&options, &commit->ahead, err);
     if (!status)
         status = commit_extents(commit, err);
+    readahead_free(commit->ahead);
     imgtk_walk_free(commit->walk);
-    free(commit->buf);
     return status ? status : edit_commit(commit->base, err);
 }
 

@@ -1,20 +1,18 @@
 /* Giving an image another backing file, and what differs from it to the image. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "edit.h"
 #include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "plan.h"
+#include "readahead.h"
 #include "zero.h"
-
-#define PIECE (2u << 20) /* what is read at once; the largest unit */
 
 struct rebase {
     const struct imgtk_rebase *job;
     uint32_t unit;
     struct imgtk_plan plan;
-    uint8_t *ours, *theirs; /* PIECE bytes each */
+    struct readahead *ahead;
     struct imgtk_progress progress;
 };
 
@@ -30,27 +28,24 @@ static int advance(struct rebase *rebase, uint64_t done, struct imgtk_error *err
 /* ---- Content --------------------------------------------------------------------- */
 
 /* Past its end, and where there is none, the new backing file reads as zeroes. */
-static int read_theirs(struct rebase *rebase, uint64_t offset, size_t length, struct imgtk_error *err)
+static int read_piece(void *context, const struct readahead_piece *piece, struct imgtk_error *err)
 {
+    const struct rebase *rebase = context;
     struct imgtk_image *backing = rebase->job->backing;
     uint64_t size = backing ? imgtk_image_size(backing) : 0;
-    size_t present = offset < size ? (size_t)imgtk_min_u64(length, size - offset) : 0;
-    memset(rebase->theirs + present, 0, length - present);
-    return present ? imgtk_walk_read(rebase->plan.backing_walk, rebase->theirs, present, offset, err) : 0;
-}
-
-static size_t unit_at(const struct rebase *rebase, size_t at, size_t length)
-{
-    return length - at < rebase->unit ? length - at : rebase->unit;
+    size_t present = piece->offset < size ? (size_t)imgtk_min_u64(piece->length, size - piece->offset) : 0;
+    int status = imgtk_image_read(rebase->job->image, piece->ours, piece->length, piece->offset, err);
+    memset(piece->theirs + present, 0, piece->length - present);
+    return !status && present ? imgtk_image_read(backing, piece->theirs, present, piece->offset, err) : status;
 }
 
 /* How many bytes from `at` on are units that differ (or do not). */
-static size_t like_run(const struct rebase *rebase, size_t at, size_t length, bool *differ)
+static size_t like_run(const struct rebase *rebase, const struct readahead_piece *piece, size_t at, bool *differ)
 {
     size_t end = at;
-    while (end < length) {
-        size_t unit = unit_at(rebase, end, length);
-        bool other = memcmp(rebase->ours + end, rebase->theirs + end, unit) != 0;
+    while (end < piece->length) {
+        size_t unit = piece->length - end < rebase->unit ? piece->length - end : rebase->unit;
+        bool other = memcmp(piece->ours + end, piece->theirs + end, unit) != 0;
         if (end == at)
             *differ = other;
         else if (other != *differ)
@@ -60,34 +55,27 @@ static size_t like_run(const struct rebase *rebase, size_t at, size_t length, bo
     return end - at;
 }
 
-static int keep_piece(struct rebase *rebase, uint64_t offset, size_t length, struct imgtk_error *err)
+static int keep_run(struct rebase *rebase, const uint8_t *bytes, size_t length, uint64_t offset,
+                    struct imgtk_error *err)
 {
-    int status = source_walk_read(rebase->plan.walk, rebase->ours, length, offset, err);
-    if (!status)
-        status = read_theirs(rebase, offset, length, err);
-    for (size_t at = 0; !status && at < length;) {
-        bool differ = false;
-        size_t run = like_run(rebase, at, length, &differ);
-        if (differ && bytes_are_zero(rebase->ours + at, run))
-            status = edit_zero(rebase->job->image, offset + at, run, err);
-        else if (differ)
-            status = edit_write(rebase->job->image, rebase->ours + at, run, offset + at, err);
-        if (differ)
-            rebase->progress.copied += run;
-        at += run;
-    }
-    return status;
+    rebase->progress.copied += length;
+    if (bytes_are_zero(bytes, length))
+        return edit_zero(rebase->job->image, offset, length, err);
+    return edit_write(rebase->job->image, bytes, length, offset, err);
 }
 
-static int keep_content(struct rebase *rebase, uint64_t offset, uint64_t length, struct imgtk_error *err)
+static int keep_piece(void *context, const struct readahead_piece *piece, struct imgtk_error *err)
 {
+    struct rebase *rebase = context;
     int status = 0;
-    for (uint64_t at = 0; !status && at < length; at += PIECE) {
-        status = keep_piece(rebase, offset + at, (size_t)imgtk_min_u64(length - at, PIECE), err);
-        if (!status)
-            status = advance(rebase, offset + at, err);
+    for (size_t at = 0; !status && at < piece->length;) {
+        bool differ = false;
+        size_t run = like_run(rebase, piece, at, &differ);
+        if (differ)
+            status = keep_run(rebase, piece->ours + at, run, piece->offset + at, err);
+        at += run;
     }
-    return status;
+    return status ? status : advance(rebase, piece->offset + piece->length, err);
 }
 
 /* ---- Extents ------------------------------------------------------------------------ */
@@ -105,7 +93,7 @@ static int keep_stretch(struct rebase *rebase, uint64_t offset, uint64_t end, ui
     bool split = until == offset;
     *next = split ? imgtk_min_u64(offset + rebase->unit, end) : until;
     if (split || stretch.kind == PLAN_DATA)
-        return keep_content(rebase, offset, *next - offset, err);
+        return readahead_add(rebase->ahead, offset, *next - offset, err);
     if (stretch.kind == PLAN_ZERO)
         return edit_zero(rebase->job->image, offset, *next - offset, err);
     return 0;
@@ -123,16 +111,18 @@ static int keep_all(struct rebase *rebase, struct imgtk_error *err)
         while (!status && extent.kind == IMGTK_EXTENT_BACKING && offset < end)
             status = keep_stretch(rebase, offset, end, &offset, err);
         offset = status ? offset : end;
-        if (!status)
+        if (!status && extent.kind != IMGTK_EXTENT_BACKING)
             status = advance(rebase, offset, err);
     }
-    return status;
+    return status ? status : readahead_drain(rebase->ahead, err);
 }
 
 static int keep_differences(struct rebase *rebase, struct imgtk_error *err)
 {
     struct imgtk_image *const images[] = { rebase->job->image };
     struct plan_options options = { .backing = rebase->job->backing };
+    struct readahead_options ahead = { .read = read_piece, .take = keep_piece, .context = rebase, .theirs = true,
+                                       .workers = imgtk_context_workers(images[0]->context) };
     struct source source;
     int status = source_init(&source, images, 1, err);
     if (!status)
@@ -142,14 +132,11 @@ static int keep_differences(struct rebase *rebase, struct imgtk_error *err)
     if (rebase->plan.shared_below != SIZE_MAX)
         status = imgtk_fail(err, IMGTK_EINVAL, "%s: the new backing file '%s' is an overlay of the image itself",
                             images[0]->layers[0].public.name, rebase->job->backing_name);
-    rebase->ours = malloc(PIECE);
-    rebase->theirs = malloc(PIECE);
-    if (!status && (!rebase->ours || !rebase->theirs))
-        status = imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    if (!status)
+        status = readahead_new(&ahead, &rebase->ahead, err);
     if (!status)
         status = keep_all(rebase, err);
-    free(rebase->ours);
-    free(rebase->theirs);
+    readahead_free(rebase->ahead);
     plan_destroy(&rebase->plan);
     return status;
 }

@@ -116,6 +116,11 @@ int qcow2_edit_drop(struct qcow2_edit *edit, uint64_t offset, struct imgtk_error
 /* Whether they hold anything there. */
 int qcow2_edit_holds(struct qcow2_edit *edit, uint64_t offset, bool *out, struct imgtk_error *err);
 
+/* ---- Data (edit_data.c) ---------------------------------------------------------------- */
+
+/* Takes away the whole subclusters that the cluster in which the guest offset lies has behind it. */
+int qcow2_edit_cut(struct qcow2_edit *edit, uint64_t end, struct imgtk_error *err);
+
 /* ---- Header and bitmaps (edit_header.c) --------------------------------------------- */
 
 bool qcow2_edit_has_backing(const struct qcow2_edit *edit); /* the image on disk or the one to come */

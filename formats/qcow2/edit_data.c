@@ -177,12 +177,10 @@ static int zero_whole(struct qcow2_edit *edit, const struct part *part, struct i
     return status == 0 ? put_entry(edit, part, entry, bitmap, err) : status;
 }
 
-/* Some subclusters of one. */
-static int zero_subclusters(struct qcow2_edit *edit, struct part *part, struct imgtk_error *err)
+/* The cluster, which is compressed, as plain data; of the part, only the bits of the subclusters remain to be said. */
+static int unpack(struct qcow2_edit *edit, const struct part *part, uint64_t part_bits, struct imgtk_error *err)
 {
-    uint64_t covered = subclusters_of(edit, part), host, bitmap;
-    if (is_plain(part))
-        return put_entry(edit, part, part->entry, (part->bitmap & ~covered) | covered << QCOW2_SUBCLUSTERS, err);
+    uint64_t host, bitmap;
     int status = new_place(edit, part, &host, err);
     if (status == 0)
         status = read_old(edit, part, &bitmap, err);
@@ -191,8 +189,17 @@ static int zero_subclusters(struct qcow2_edit *edit, struct part *part, struct i
                                       host, err);
     if (status == 0)
         status = qcow2_edit_release_entry(edit, part->entry, err);
-    bitmap = (ALL_SUBCLUSTERS & ~covered) | covered << QCOW2_SUBCLUSTERS;
+    bitmap = (ALL_SUBCLUSTERS & ~subclusters_of(edit, part)) | part_bits;
     return status == 0 ? put_entry(edit, part, host | QCOW2_COPIED, bitmap, err) : status;
+}
+
+/* Some subclusters of one. */
+static int zero_subclusters(struct qcow2_edit *edit, const struct part *part, struct imgtk_error *err)
+{
+    uint64_t covered = subclusters_of(edit, part), zeroes = covered << QCOW2_SUBCLUSTERS;
+    if (!is_plain(part))
+        return unpack(edit, part, zeroes, err);
+    return put_entry(edit, part, part->entry, (part->bitmap & ~covered) | zeroes, err);
 }
 
 /* Zeroes as data: edit->cluster holds them until the part is written. */
@@ -224,6 +231,28 @@ static int zero_part(struct qcow2_edit *edit, struct part *part, struct imgtk_er
     if (edit->image->header.version < 3 && qcow2_edit_has_backing(edit))
         return zero_as_data(edit, part, err);
     return zero_whole(edit, part, err);
+}
+
+/* ---- Cutting off ------------------------------------------------------------------------ */
+
+int qcow2_edit_cut(struct qcow2_edit *edit, uint64_t end, struct imgtk_error *err)
+{
+    const struct qcow2_geometry *geometry = geometry_of(edit);
+    uint64_t start = imgtk_round_up(end, UINT64_C(1) << geometry->subcluster_bits);
+    struct part part = { .cluster = start >> geometry->cluster_bits, .in_cluster = start & (geometry->cluster_size - 1) };
+    part.length = geometry->cluster_size - part.in_cluster;
+    if (part.in_cluster == 0 || part.cluster >> geometry->l2_bits >= edit->l1_entries)
+        return 0;
+    int status = look_up(edit, &part, err);
+    uint64_t cut = subclusters_of(edit, &part) * (1 | UINT64_C(1) << QCOW2_SUBCLUSTERS);
+    if (status != 0 || (is_plain(&part) && (part.bitmap & cut) == 0))
+        return status;
+    status = qcow2_edit_need_data(edit, err);
+    if (status == 0)
+        status = qcow2_edit_count(edit, err);
+    if (status != 0)
+        return status;
+    return is_plain(&part) ? put_entry(edit, &part, part.entry, part.bitmap & ~cut, err) : unpack(edit, &part, 0, err);
 }
 
 /* ---- Ranges ---------------------------------------------------------------------------- */

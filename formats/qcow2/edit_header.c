@@ -44,6 +44,7 @@ int qcow2_edit_write_header(struct qcow2_edit *edit, struct imgtk_error *err)
 struct area {
     uint8_t *bytes;    /* a new header cluster */
     size_t used, size;
+    bool terse;        /* without the names of features, which only help to explain an error */
 };
 
 static int append(struct area *area, const void *bytes, size_t length, struct imgtk_error *err)
@@ -79,7 +80,7 @@ static int copy_extensions(const struct qcow2_edit *edit, struct area *area, str
         at += QCOW2_EXTENSION_HEADER;
         if (type == QCOW2_EXT_END || length > end - at)
             break;
-        if (type != QCOW2_EXT_BACKING_FORMAT)
+        if (type != QCOW2_EXT_BACKING_FORMAT && !(area->terse && type == QCOW2_EXT_FEATURE_NAMES))
             status = append_extension(area, type, edit->head_on_disk + at, length, err);
         at += imgtk_round_up(length, 8);
     }
@@ -90,6 +91,8 @@ static int build(const struct qcow2_edit *edit, const char *name, const char *fo
                  struct imgtk_error *err)
 {
     static const uint8_t end_mark[QCOW2_EXTENSION_HEADER];
+    memset(area->bytes, 0, area->size);
+    area->used = 0;
     int status = append(area, edit->head, edit->image->header.header_length, err);
     if (status == 0 && name && format)
         status = append_extension(area, QCOW2_EXT_BACKING_FORMAT, format, strlen(format), err);
@@ -115,6 +118,10 @@ int qcow2_edit_backing(void *handle, const char *name, const char *format, struc
     if (!area.bytes)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for a header");
     int status = build(edit, name, format, &area, err);
+    if (status == IMGTK_ELIMIT) {
+        area.terse = true;
+        status = build(edit, name, format, &area, err);
+    }
     if (status == 0)
         memcpy(edit->head, area.bytes, area.size);
     free(area.bytes);

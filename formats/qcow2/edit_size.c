@@ -59,8 +59,10 @@ static int set_l1_entries(struct qcow2_edit *edit, uint64_t entries, struct imgt
 static int drop_beyond(struct qcow2_edit *edit, uint64_t size, struct imgtk_error *err)
 {
     uint64_t end = imgtk_round_up(imgtk_min_u64(size, edit->size), edit->image->geometry.cluster_size);
-    bool holds;
-    int status = qcow2_edit_holds(edit, end, &holds, err);
+    bool holds = false;
+    int status = edit->image->geometry.extended_l2 ? qcow2_edit_cut(edit, imgtk_min_u64(size, edit->size), err) : 0;
+    if (status == 0)
+        status = qcow2_edit_holds(edit, end, &holds, err);
     if (status != 0 || !holds)
         return status;
     edit->compact = true;

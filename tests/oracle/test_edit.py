@@ -171,14 +171,15 @@ def test_growth_hides_the_backing_file(tmp_path, layout):
 def test_growth_shows_nothing_that_was_cut_off(tmp_path):
     """Within the last cluster too, where a compressed or plain cluster keeps its bytes."""
     raw = make_raw(tmp_path / "a.raw", MIB, [(0, b"\x11" * MIB)])
-    for words in (["-c"], []):
-        image = tmp_path / "a.qcow2"
-        imgtk("convert", *words, "-O", "qcow2", raw, image)
-        imgtk("resize", "--shrink", image, "100k")
-        imgtk("resize", image, "1M")
-        assert_sound(image)
-        imgtk("convert", "-O", "raw", image, tmp_path / "b.raw")
-        assert (tmp_path / "b.raw").read_bytes() == b"\x11" * (100 * KIB) + bytes(MIB - 100 * KIB)
+    for words in (["-c"], [], ["-c", "-o", "extended_l2=on"], ["-o", "extended_l2=on"]):
+        for size in (100 * KIB, 101 * KIB + 512):
+            image = tmp_path / "a.qcow2"
+            imgtk("convert", *words, "-O", "qcow2", raw, image)
+            imgtk("resize", "--shrink", image, size)
+            imgtk("resize", image, "1M")
+            assert_sound(image)
+            imgtk("convert", "-O", "raw", image, tmp_path / "b.raw")
+            assert (tmp_path / "b.raw").read_bytes() == b"\x11" * size + bytes(MIB - size), (words, size)
 
 
 def test_huge_growth_and_back(tmp_path):
@@ -247,6 +248,17 @@ def test_rebase_of_the_name_alone(tmp_path):
     imgtk("rebase", "-u", "-b", "a.qcow2", "-F", "qcow2", image)
     imgtk("rebase", "-u", image)
     assert backing_of(image)[0] is None
+
+
+def test_names_of_features_make_room(tmp_path):
+    make_bases(tmp_path)
+    image = make_image(tmp_path / "o.qcow2", 2 * MIB, options="cluster_size=512")
+    imgtk("rebase", "-b", "b.qcow2", "-F", "qcow2", image)
+    assert_sound(image)
+    assert backing_of(image)[:2] == ("b.qcow2", "qcow2")
+    before = digest(image)
+    imgtk_fails("rebase", "-u", "-b", "n" * 500, "-F", "raw", image, match="one cluster of 512 bytes")
+    assert digest(image) == before
 
 
 def test_rebase_onto_its_own_overlay_is_refused(tmp_path):
@@ -445,3 +457,21 @@ def test_unknown_autoclear_bits_are_cleared(tmp_path):
     image.write_bytes(data)
     imgtk("resize", image, "2M")
     assert image.read_bytes()[88:96] == bytes(8)
+
+
+# ---- Threads ---------------------------------------------------------------------------------------
+
+@pytest.mark.threads
+def test_pieces_that_are_read_ahead(tmp_path):
+    """Many pieces, some of them compressed, go into place in order whatever thread has read them."""
+    size = 24 * MIB
+    pieces = [(0, compressible(3 * MIB)), (7 * MIB, b"x" * 9 * MIB), (size - 5, b"12345")]
+    raw = make_raw(tmp_path / "a.raw", size, pieces)
+    imgtk("convert", "-c", "-O", "qcow2", raw, tmp_path / "base")
+    imgtk("create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", tmp_path / "top", size)
+    imgtk("rebase", "-b", "", tmp_path / "top")
+    imgtk("compare", "-F", "raw", tmp_path / "top", raw)
+    imgtk("create", "-q", "-f", "raw", tmp_path / "empty", size)
+    imgtk("rebase", "-u", "-b", "empty", "-F", "raw", tmp_path / "top")
+    imgtk("commit", tmp_path / "top")
+    assert digest(tmp_path / "empty") == digest(raw)
