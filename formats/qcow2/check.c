@@ -53,6 +53,7 @@ static void compare_cluster(struct qcow2_check_state *state, uint64_t cluster, u
         qcow2_check_corruption(state, "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
                                refcount, references);
         state->too_low += !clash; /* what no count can repair is not among them */
+        state->too_high_to_count += !clash && references > qcow2_refcount_max(state->image->geometry.refcount_order);
     } else if (clash) {
         qcow2_check_corruption(state, "ERROR cluster %" PRIu64 " is used for things that exclude each other", cluster);
     }
@@ -118,26 +119,62 @@ int qcow2_check_count(struct qcow2_check_state *state, struct imgtk_error *err)
     return status == 0 ? compare(state, err) : status;
 }
 
-/* Leaks that are gone may leave a cluster that is used once and not marked so: then -r leaks mends the flags too. */
-static bool repairs_flags(const struct imgtk_check *result)
+/* ---- Repairing ---------------------------------------------------------------- */
+
+/* Whether all can be set right at once. -r leaks alone does not touch what is worse than a leak. */
+static bool can_rewrite(const struct qcow2_check_state *state)
 {
-    bool sound = result->corruptions == 0 && result->leaks == 0 && result->check_errors == 0;
-    return (result->repair & IMGTK_REPAIR_ERRORS) || ((result->repair & IMGTK_REPAIR_LEAKS) && sound);
+    const struct imgtk_check *result = state->result;
+    if (state->incomplete || state->beyond || state->rebuild || result->repair == 0)
+        return false;
+    return (result->repair & IMGTK_REPAIR_ERRORS) || (result->corruptions == 0 && result->check_errors == 0);
+}
+
+static void count_as_fixed(struct imgtk_check *result, uint64_t corruptions)
+{
+    result->corruptions -= corruptions;
+    result->corruptions_fixed += corruptions;
+    result->leaks_fixed += result->leaks;
+    result->leaks = 0;
+}
+
+/* The flags are told as they would be with the right counts, which is how they will be judged from then on. */
+static int repair_at_once(struct qcow2_check_state *state, struct imgtk_error *err)
+{
+    struct imgtk_check *result = state->result;
+    uint64_t before = result->corruptions;
+    state->flags_by_references = true;
+    int status = qcow2_check_flags(state, false, err);
+    state->flags_by_references = false;
+    uint64_t fixable = state->too_low - state->too_high_to_count + (result->corruptions - before);
+    if (status != 0 || (fixable == 0 && result->leaks == 0))
+        return status;
+    status = qcow2_repair_rewrite(state, err);
+    if (status == 0)
+        count_as_fixed(result, fixable);
+    return status;
+}
+
+static int repair_step_by_step(struct qcow2_check_state *state, struct imgtk_error *err)
+{
+    uint32_t repair = state->result->repair;
+    int status = repair & IMGTK_REPAIR_ERRORS ? qcow2_repair_raise(state, err) : 0;
+    if (status == 0 && (repair & IMGTK_REPAIR_LEAKS))
+        status = qcow2_repair_lower(state, err);
+    if (status == 0)
+        status = qcow2_refcounts_refresh(state, err);
+    return status == 0 ? qcow2_check_flags(state, repair & IMGTK_REPAIR_ERRORS, err) : status;
 }
 
 static int check_and_repair(struct qcow2_check_state *state, struct imgtk_error *err)
 {
-    uint32_t repair = state->result->repair;
     int status = qcow2_check_count(state, err);
-    if (status == 0 && (repair & IMGTK_REPAIR_ERRORS))
-        status = qcow2_repair_raise(state, err);
-    if (status == 0 && (repair & IMGTK_REPAIR_LEAKS))
-        status = qcow2_repair_lower(state, err);
-    if (status == 0 && repair)
-        status = qcow2_refcounts_refresh(state, err);
-    if (status == 0)
-        status = qcow2_check_flags(state, repairs_flags(state->result), err);
-    return status == 0 && repair ? qcow2_repair_mark_clean(state, err) : status;
+    if (status != 0)
+        return status;
+    if (state->result->repair == 0)
+        return qcow2_check_flags(state, false, err);
+    status = can_rewrite(state) ? repair_at_once(state, err) : repair_step_by_step(state, err);
+    return status == 0 ? qcow2_repair_mark_clean(state, err) : status;
 }
 
 int qcow2_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)

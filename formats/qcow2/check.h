@@ -66,10 +66,13 @@ struct qcow2_check_state {
     struct imgtk_cache *blocks;     /* refcount blocks, by offset */
     const void *held_block;         /* of the cache; NULL: none */
     uint64_t held_index;
+    bool flags_by_references;       /* the flags are judged by what is referenced, not by the refcounts */
     bool incomplete;                /* not all references could be counted: no count may be lowered */
+    bool beyond;                    /* something refers to what is behind the end of the file: nothing may come there */
     bool rebuild;                   /* the refcount table or a block of it cannot be used */
     uint64_t table_faults;          /* corruptions that a rebuild of the refcounts removes */
     uint64_t too_low;               /* corruptions: clusters whose refcount is below the references */
+    uint64_t too_high_to_count;     /* those of them whose references no refcount of that width can count */
 };
 
 void qcow2_check_report(struct qcow2_check_state *state, const char *format, ...) IMGTK_PRINTF(2, 3);
@@ -105,12 +108,15 @@ bool qcow2_refcount_span(const struct qcow2_check_state *state, uint64_t index, 
 int qcow2_check_flags(struct qcow2_check_state *state, bool repair, struct imgtk_error *err);
 
 /*
- * Repair, in this order, each step on disk before the next begins, so that an
- * interruption leaves a count too high at worst, where it was not too low
- * before: raise counts (in place, or in new tables that the header takes over
- * at last), lower counts, set the flags, and clear the dirty and corrupt bits
- * when nothing is left.
+ * Repair. Where all references are known and the refcount table can be used,
+ * everything at once: blocks and tables with right counts and flags go to new
+ * places, and the header takes them over (edit.c). Else step by step, each on
+ * disk before the next begins, so that an interruption leaves a count too high
+ * at worst, where it was not too low before: raise counts (in place, or in new
+ * tables that the header takes over at last), lower counts, set the flags. At
+ * last, clear the dirty and corrupt bits when nothing is left.
  */
+int qcow2_repair_rewrite(struct qcow2_check_state *state, struct imgtk_error *err);
 int qcow2_repair_raise(struct qcow2_check_state *state, struct imgtk_error *err);
 int qcow2_repair_lower(struct qcow2_check_state *state, struct imgtk_error *err);
 int qcow2_repair_mark_clean(struct qcow2_check_state *state, struct imgtk_error *err);

@@ -173,15 +173,21 @@ static int commit(struct qcow2_edit *edit, struct imgtk_error *err)
     return status == 0 ? settle(edit, err) : status;
 }
 
-/* The new tables of an image that has lost much lie behind what it has lost: once more, and the file becomes short. */
+/* Once more, to places that are free since the commit. */
+static int move_tables(struct qcow2_edit *edit, bool l1, struct imgtk_error *err)
+{
+    edit->l1_changed = l1;
+    qcow2_edit_move_refcounts(edit);
+    return commit(edit, err);
+}
+
+/* The new tables of an image that has lost much lie behind what it has lost: when they move, the file becomes short. */
 static int compact(struct qcow2_edit *edit, struct imgtk_error *err)
 {
     if (!edit->compact || !edit->counted)
         return 0;
     edit->compact = false;
-    edit->l1_changed = true;
-    qcow2_edit_move_refcounts(edit);
-    return commit(edit, err);
+    return move_tables(edit, true, err);
 }
 
 /* A raw data file has the size of the disk; a smaller one once nothing refers to what is cut off. */
@@ -192,6 +198,38 @@ static int shorten_data_file(const struct qcow2_edit *edit, struct imgtk_error *
         return 0;
     int status = imgtk_storage_size(edit->image->data_file, &size, err);
     return status == 0 && size > edit->size ? imgtk_storage_truncate(edit->image->data_file, edit->size, err) : status;
+}
+
+/* ---- Repairing -------------------------------------------------------------------------- */
+
+/* Blocks and tables that were right where they were go back there: the file becomes no longer. */
+static int repair(struct qcow2_edit *edit, struct imgtk_error *err)
+{
+    int status = qcow2_edit_clusters_open(edit, err);
+    if (status == 0)
+        status = qcow2_edit_mark_wrong_refcounts(edit, err);
+    if (status == 0)
+        status = qcow2_edit_set_flags(edit, err);
+    bool l1_changed = edit->l1_changed;
+    if (status == 0)
+        status = commit(edit, err);
+    return status == 0 ? move_tables(edit, l1_changed, err) : status;
+}
+
+/* The references are those that the check has counted: its state is the edit's meanwhile. */
+int qcow2_repair_rewrite(struct qcow2_check_state *state, struct imgtk_error *err)
+{
+    struct qcow2 *image = state->image;
+    int status = edit_new(image, err);
+    if (status == 0) {
+        image->edit->check = *state;
+        image->edit->counted = true;
+        status = repair(image->edit, err);
+        *state = image->edit->check;
+    }
+    qcow2_edit_free(image->edit);
+    image->edit = NULL;
+    return status;
 }
 
 int qcow2_edit_commit(void *handle, struct imgtk_error *err)

@@ -83,6 +83,8 @@ int qcow2_edit_release(struct qcow2_edit *edit, uint64_t cluster, struct imgtk_e
 /* The same for all clusters of a range of bytes. */
 int qcow2_edit_release_range(struct qcow2_edit *edit, uint64_t offset, uint64_t length, struct imgtk_error *err);
 uint64_t qcow2_edit_references(const struct qcow2_edit *edit, uint64_t offset);
+/* Has the blocks written anew that do not say what the references are. */
+int qcow2_edit_mark_wrong_refcounts(struct qcow2_edit *edit, struct imgtk_error *err);
 /* Writes the refcount blocks that changed, and the table, to new places. */
 int qcow2_edit_write_refcounts(struct qcow2_edit *edit, struct imgtk_error *err);
 /* After a commit: what was freed is free. Cuts off what is unused at the end of the file. */

@@ -233,10 +233,11 @@ static int write_block(struct qcow2_edit *edit, uint64_t index, struct imgtk_err
     const struct qcow2_geometry *geometry = geometry_of(edit);
     uint64_t first = index << geometry->refcount_block_bits;
     uint64_t end = imgtk_min_u64((index + 1) << geometry->refcount_block_bits, edit->check.tally.clusters);
+    uint64_t max = qcow2_refcount_max(geometry->refcount_order); /* a repair may find more references */
     memset(edit->cluster, 0, (size_t)geometry->cluster_size);
     for (uint64_t cluster = first; cluster < end; cluster++)
         qcow2_refcount_put(edit->cluster, cluster - first, geometry->refcount_order,
-                           qcow2_tally_count(&edit->check.tally, cluster));
+                           imgtk_min_u64(qcow2_tally_count(&edit->check.tally, cluster), max));
     return imgtk_storage_pwrite(edit->image->file, edit->cluster, (size_t)geometry->cluster_size,
                                 edit->check.refcount_table[index], err);
 }
@@ -251,6 +252,34 @@ static int write_table(struct qcow2_edit *edit, struct imgtk_error *err)
         imgtk_put_be64(table + i * 8, edit->check.refcount_table[i]);
     int status = imgtk_storage_pwrite(edit->image->file, table, bytes, edit->table_offset, err);
     free(table);
+    return status;
+}
+
+/* A count that has no place needs none only where it is zero. */
+static int is_block_wrong(struct qcow2_edit *edit, uint64_t index, bool *out, struct imgtk_error *err)
+{
+    struct qcow2_check_state *check = &edit->check;
+    uint64_t first, end, refcount = 0;
+    int status = 0;
+    *out = false;
+    if (!qcow2_refcount_span(check, index, &first, &end))
+        return 0;
+    for (uint64_t cluster = first; cluster < end && status == 0 && !*out; cluster++) {
+        status = qcow2_refcount_of(check, cluster, &refcount, err);
+        *out = status == 0 && refcount != qcow2_tally_count(&check->tally, cluster);
+    }
+    return status;
+}
+
+int qcow2_edit_mark_wrong_refcounts(struct qcow2_edit *edit, struct imgtk_error *err)
+{
+    bool wrong = false;
+    int status = 0;
+    for (uint64_t i = 0; i < edit->block_room && status == 0; i++) {
+        status = is_block_wrong(edit, i, &wrong, err);
+        if (wrong)
+            edit->blocks[i] = QCOW2_BLOCK_CHANGED;
+    }
     return status;
 }
 
@@ -287,9 +316,9 @@ int qcow2_edit_clusters_settle(struct qcow2_edit *edit, struct imgtk_error *err)
         end--;
     needed = end << geometry_of(edit)->cluster_bits;
     int status = imgtk_storage_size(edit->image->file, &size, err);
-    if (status != 0 || size <= needed || (imgtk_storage_flags(edit->image->file) & IMGTK_STORAGE_FIXED_SIZE))
-        return status;
-    return imgtk_storage_truncate(edit->image->file, needed, err);
+    if (status == 0 && size > needed && !(imgtk_storage_flags(edit->image->file) & IMGTK_STORAGE_FIXED_SIZE))
+        imgtk_storage_truncate(edit->image->file, needed, NULL); /* if not: waste, and nothing more */
+    return status;
 }
 
 void qcow2_edit_move_refcounts(struct qcow2_edit *edit)

@@ -217,6 +217,8 @@ static int change_l2_flags(struct qcow2_edit *edit, flag_fn flag, struct imgtk_e
     for (uint64_t at = 0; at < geometry->cluster_size && status == 0; at += geometry->l2_entry_bytes) {
         uint64_t entry = entry_at(edit, at), host = host_inside(edit, entry);
         uint64_t wanted = host != 0 ? flag(edit, entry, host) : entry;
+        if (entry & QCOW2_COMPRESSED)
+            wanted = entry & ~QCOW2_COPIED;
         if (entry == wanted)
             continue;
         status = qcow2_edit_touch(edit, err);

@@ -122,7 +122,9 @@ int qcow2_refcount_of(struct qcow2_check_state *state, uint64_t cluster, uint64_
     const struct qcow2_geometry *geometry = &state->image->geometry;
     uint64_t index = cluster >> geometry->refcount_block_bits;
     *out = 0;
-    if (index >= state->refcount_blocks || state->refcount_table[index] == 0)
+    if (state->flags_by_references && cluster < state->tally.clusters)
+        *out = qcow2_tally_count(&state->tally, cluster);
+    if (state->flags_by_references || index >= state->refcount_blocks || state->refcount_table[index] == 0)
         return 0;
     int status = hold_block(state, index, err);
     if (status == 0)

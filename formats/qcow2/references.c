@@ -18,6 +18,7 @@ bool qcow2_count_range(struct qcow2_check_state *state, uint64_t offset, uint64_
         qcow2_check_corruption(state, "ERROR reference to 0x%" PRIx64 " of %" PRIu64
                                       " bytes reaches beyond the end of the file at 0x%" PRIx64,
                                offset, length, state->file_size);
+        state->beyond = true;
         return false;
     }
     uint64_t last = (offset + length - 1) >> geometry->cluster_bits;

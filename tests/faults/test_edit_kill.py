@@ -71,7 +71,10 @@ class Victim:
         left = []
         for at in range(1, self.count + 1):
             result = self.run(at, FAULT_ERRNO=5)
-            assert result.code == 1 and len(result.err.splitlines()) == 1, result
+            if "ftruncate" in self.log.read_text() and result.code == 0:
+                assert self.is_disk("after.raw")  # a file that stays longer than it need be
+            else:
+                assert result.code == 1 and len(result.err.splitlines()) == 1, result
             self.assert_sound((0,))
             if self.is_disk("before.raw") and not self.is_disk("after.raw"):
                 left += [at] if {path.name: path.stat().st_size for path in self.work.iterdir()} != sizes else []
@@ -126,6 +129,26 @@ def test_commit(shim, tmp_path, layout):
             victim.assert_sound((0,))
             assert victim.is_disk("before.raw")
             assert imgtk("compare", "-q", "-F", "raw", victim.work / "old", tmp_path / "before.raw").code == 0
+
+
+def forget_snapshots(folder, layout):
+    """As if whoever deleted the snapshot had died half-way: everything is counted twice, and nothing flagged."""
+    make_used(folder, layout)
+    with open(folder / "image", "r+b") as file:
+        file.seek(60)
+        file.write(bytes(12))
+    assert qemu_img("check", folder / "image", code=3)
+
+
+@pytest.mark.parametrize("how", ["before", "half"])
+@pytest.mark.parametrize("layout", ["plain", "tiny", "subclusters"])
+@pytest.mark.parametrize("repair", ["leaks", "all"])
+def test_repair_of_leaks(shim, tmp_path, layout, repair, how):
+    """A leak never becomes something worse."""
+    words = ["check", "-q", "-r", repair, "image"]
+    victim = Victim(shim, tmp_path, lambda folder: forget_snapshots(folder, layout), *words).kill_everywhere(how)
+    victim.run(0)
+    victim.assert_sound((0,))
 
 
 def test_calls_that_fail(shim, tmp_path):
