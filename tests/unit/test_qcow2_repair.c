@@ -8,126 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../formats/qcow2/qcow2.h"
-#include "imgtk/image.h"
-#include "storage/storage.h"
-
-/* ---- A storage that stops writing ------------------------------------------- */
-
-enum { MAX_FILE = 64 << 10 };
-
-struct disk {
-    uint8_t bytes[MAX_FILE];
-    size_t size;
-    unsigned writes, allowed; /* those beyond `allowed` are lost, as in a power cut */
-    unsigned lost;            /* one of the earlier writes that never reached the disk: it was not flushed; 0: none */
-    unsigned flushed;         /* writes that were flushed */
-    unsigned safe;            /* of those, when the last allowed one was made */
-};
-
-static void disk_close(void *handle)
-{
-    (void)handle;
-}
-
-static int disk_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
-                     struct imgtk_error *err)
-{
-    (void)name, (void)flags, (void)opts, (void)handle;
-    return imgtk_fail(err, IMGTK_EINVAL, "not to be opened");
-}
-
-static int disk_size(void *handle, uint64_t *out, struct imgtk_error *err)
-{
-    (void)err;
-    *out = ((const struct disk *)handle)->size;
-    return 0;
-}
-
-static int disk_pread(void *handle, void *buf, size_t length, uint64_t offset, size_t *done, struct imgtk_error *err)
-{
-    (void)err;
-    const struct disk *disk = handle;
-    *done = offset < disk->size ? (size_t)imgtk_min_u64(length, disk->size - offset) : 0;
-    memcpy(buf, disk->bytes + (*done ? offset : 0), *done);
-    return 0;
-}
-
-static int disk_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
-{
-    (void)err;
-    struct disk *disk = handle;
-    assert_true(imgtk_range_fits(offset, length, MAX_FILE));
-    disk->writes++;
-    if (disk->writes == disk->allowed)
-        disk->safe = disk->flushed;
-    if (disk->writes > disk->allowed || disk->writes == disk->lost)
-        return 0;
-    memcpy(disk->bytes + offset, buf, length);
-    if (offset + length > disk->size)
-        disk->size = (size_t)(offset + length);
-    return 0;
-}
-
-static int disk_flush(void *handle, struct imgtk_error *err)
-{
-    (void)err;
-    struct disk *disk = handle;
-    disk->flushed = disk->writes;
-    return 0;
-}
-
-static uint32_t disk_flags(void *handle)
-{
-    (void)handle;
-    return IMGTK_STORAGE_WRITABLE;
-}
-
-static const struct imgtk_storage_ops disk_ops = {
-    .struct_size = sizeof(disk_ops), .name = "disk", .open = disk_open, .close = disk_close, .size = disk_size,
-    .pread = disk_pread, .pwrite = disk_pwrite, .flush = disk_flush, .flags = disk_flags,
-};
-
-/* ---- An image --------------------------------------------------------------- */
-
-enum { CLUSTER = 512, REFCOUNTS = 1, BLOCK = 2, L1 = 3, L2 = 4, DATA = 5, GUEST = 8, CLUSTERS = DATA + GUEST };
-
-static void set_refcount(struct disk *disk, unsigned cluster, uint16_t value)
-{
-    imgtk_put_be16(disk->bytes + BLOCK * CLUSTER + 2 * cluster, value);
-}
-
-static void set_entry(struct disk *disk, unsigned guest, uint64_t entry)
-{
-    imgtk_put_be64(disk->bytes + L2 * CLUSTER + 8 * guest, entry);
-}
-
-/* Eight clusters of data, all of it sound. */
-static void make_image(struct disk *disk)
-{
-    memset(disk, 0, sizeof(*disk));
-    disk->size = CLUSTERS * CLUSTER;
-    disk->allowed = UINT32_MAX;
-    uint8_t *header = disk->bytes;
-    imgtk_put_be32(header + QCOW2_AT_MAGIC, QCOW2_MAGIC);
-    imgtk_put_be32(header + QCOW2_AT_VERSION, 3);
-    imgtk_put_be32(header + QCOW2_AT_CLUSTER_BITS, 9);
-    imgtk_put_be64(header + QCOW2_AT_SIZE, GUEST * CLUSTER);
-    imgtk_put_be32(header + QCOW2_AT_L1_SIZE, 1);
-    imgtk_put_be64(header + QCOW2_AT_L1_OFFSET, L1 * CLUSTER);
-    imgtk_put_be64(header + QCOW2_AT_REFCOUNT_TABLE_OFFSET, REFCOUNTS * CLUSTER);
-    imgtk_put_be32(header + QCOW2_AT_REFCOUNT_TABLE_CLUSTERS, 1);
-    imgtk_put_be32(header + QCOW2_AT_REFCOUNT_ORDER, 4);
-    imgtk_put_be32(header + QCOW2_AT_HEADER_LENGTH, QCOW2_V3_HEADER_LENGTH);
-    imgtk_put_be64(disk->bytes + REFCOUNTS * CLUSTER, BLOCK * CLUSTER);
-    imgtk_put_be64(disk->bytes + L1 * CLUSTER, (L2 * CLUSTER) | QCOW2_COPIED);
-    for (unsigned i = 0; i < CLUSTERS; i++)
-        set_refcount(disk, i, 1);
-    for (unsigned i = 0; i < GUEST; i++) {
-        set_entry(disk, i, ((DATA + i) * CLUSTER) | QCOW2_COPIED);
-        memset(disk->bytes + (DATA + i) * CLUSTER, (int)('a' + i), CLUSTER);
-    }
-}
+#include "losing_disk.h"
 
 static void damage_counts(struct disk *disk)
 {
@@ -173,20 +54,18 @@ struct state {
     uint8_t content[GUEST * CLUSTER];
 };
 
-/* Checks, with repair when asked, and reads all. A run that is cut off may fail: its own writes are not there. */
+/* Checks, with repair when asked, and reads all. */
 static void run(struct disk *disk, uint32_t repair, struct state *out)
 {
-    bool cut = disk->allowed != UINT32_MAX || disk->lost;
     const struct imgtk_driver *driver = imgtk_driver_v1();
     struct imgtk_error err = IMGTK_ERROR_INIT;
     struct imgtk_storage *storage = NULL;
     void *handle = NULL;
-    assert_int_equal(storage_wrap(&disk_ops, disk, "disk", &storage, &err), 0);
+    assert_int_equal(disk_wrap(disk, &storage, &err), 0);
     struct imgtk_open args = { .file = storage, .flags = IMGTK_OPEN_WRITABLE | IMGTK_OPEN_CHECK };
     assert_int_equal(driver->open(&args, &handle, &err), 0);
     out->check = (struct imgtk_check){ .repair = repair, .workers = 1, .report = silent };
-    int status = driver->check(handle, &out->check, &err);
-    assert_true(status == 0 || cut);
+    assert_int_equal(driver->check(handle, &out->check, &err), 0);
     assert_int_equal(driver->read(handle, out->content, sizeof(out->content), 0, &err), 0);
     driver->close(handle);
     imgtk_storage_close(storage);
@@ -280,7 +159,7 @@ static void cut_everywhere(void (*damage)(struct disk *))
     unsigned total, flushed, ignored;
     assert_no_worse(damaged, UINT32_MAX, 0, &total, &flushed);
     assert_true(total > 0);
-    assert_int_equal(total, flushed);
+    assert_true(flushed == total || flushed == total - 1); /* what is cut off at the end of the file may stay */
     for (unsigned allowed = 0; allowed <= total; allowed++) {
         assert_no_worse(damaged, allowed, 0, &ignored, &ignored);
         /* Writes reach the disk in any order until they are flushed: the last may, and one before it not. */
