@@ -30,6 +30,7 @@ static const struct cli_option options[] = {
       "show progress, or write it to a file descriptor for a program" },
     { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
       "what a program gets: lines 'N/100' (the default), or JSON objects" },
+    { 'r', NULL, CLI_ACCEPTED, 0, "RATE", "accepted for qemu-img's sake, without effect" },
     { 't', "cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake; imgtk syncs where the order matters" },
     CLI_COMMON_OPTIONS
 };

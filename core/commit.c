@@ -107,7 +107,7 @@ static int write_base(struct commit *commit, struct imgtk_error *err)
     struct readahead_options options = { .read = read_piece, .take = write_piece, .context = commit,
                                          .workers = imgtk_context_workers(commit->job->image->context) };
     commit->base_size = imgtk_image_size(commit->base);
-    int status = edit_begin(commit->base, &commit->unit, err);
+    int status = edit_begin(commit->base, false, &commit->unit, err);
     if (!status && commit->base_size < size) {
         commit->base_size = size;
         status = edit_grow(commit->base, size, commit->unit, err);
@@ -127,7 +127,7 @@ static int empty(struct imgtk_image *image, struct imgtk_error *err)
 {
     const struct imgtk_layer *layer = &image->layers[0].public;
     uint32_t unit = 0;
-    int status = edit_begin(image, &unit, err);
+    int status = edit_begin(image, true, &unit, err);
     if (!status && layer->driver->edit_empty(layer->handle, err))
         status = edit_fail_prefix(image, err);
     return status ? status : edit_commit(image, err);
@@ -138,7 +138,9 @@ int imgtk_commit(const struct imgtk_commit *job, struct imgtk_error *err)
     struct commit commit = { .job = job, .progress = { .phase = "commit", .total = imgtk_image_size(job->image) } };
     if (job->depth == 0 || job->depth >= job->image->count || (job->depth > 1 && !job->keep))
         return imgtk_fail(err, IMGTK_EINVAL, "there is no layer %zu to commit into", job->depth);
-    int status = image_open_below(job->image, job->depth, &commit.base, err);
+    int status = edit_refuse_snapshots(job->image, "a commit", err);
+    if (!status)
+        status = image_open_below(job->image, job->depth, &commit.base, err);
     if (!status)
         status = write_base(&commit, err);
     imgtk_image_close(commit.base);

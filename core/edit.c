@@ -5,6 +5,7 @@
 
 #include "image_internal.h"
 #include "imgtk/bytes.h"
+#include "imgtk/info.h"
 
 int edit_fail_prefix(const struct imgtk_image *image, struct imgtk_error *err)
 {
@@ -14,10 +15,10 @@ int edit_fail_prefix(const struct imgtk_image *image, struct imgtk_error *err)
     return imgtk_fail_prefix(err, "%s", layer->name);
 }
 
-int edit_begin(struct imgtk_image *image, uint32_t *unit, struct imgtk_error *err)
+int edit_begin(struct imgtk_image *image, bool same_disk, uint32_t *unit, struct imgtk_error *err)
 {
     const struct imgtk_layer *layer = &image->layers[0].public;
-    struct imgtk_edit edit = { 0 };
+    struct imgtk_edit edit = { .same_disk = same_disk };
     /* Whoever wrote the disk's first bytes could choose what happens to the file. */
     if (layer->format_guessed)
         return imgtk_fail(err, IMGTK_EREFUSED, "%s: no known format is recognised, and raw is not guessed for writing: "
@@ -26,6 +27,22 @@ int edit_begin(struct imgtk_image *image, uint32_t *unit, struct imgtk_error *er
         return edit_fail_prefix(image, err);
     *unit = edit.unit;
     return 0;
+}
+
+int edit_refuse_snapshots(const struct imgtk_image *image, const char *what, struct imgtk_error *err)
+{
+    const struct imgtk_layer *layer = &image->layers[0].public;
+    struct imgtk_layer_info about;
+    int status = imgtk_layer_describe(layer, &about, err);
+    if (status)
+        return imgtk_fail_prefix(err, "%s", layer->name);
+    bool none = imgtk_info_empty(about.snapshots);
+    imgtk_info_free(about.specific);
+    imgtk_info_free(about.snapshots);
+    if (none)
+        return 0;
+    return imgtk_fail(err, IMGTK_EREFUSED, "%s: %s would change the disks of its internal snapshots: delete them first",
+                      layer->name, what);
 }
 
 int edit_commit(struct imgtk_image *image, struct imgtk_error *err)

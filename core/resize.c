@@ -9,7 +9,7 @@ int imgtk_resize(struct imgtk_image *image, uint64_t size, bool shrink, struct i
     if (size < layer->size && !shrink)
         return imgtk_fail(err, IMGTK_EREFUSED, "%s: %llu bytes are less than the disk has, %llu", layer->name,
                           (unsigned long long)size, (unsigned long long)layer->size);
-    int status = edit_begin(image, &unit, err);
+    int status = edit_begin(image, false, &unit, err);
     if (status)
         return status;
     if (size > layer->size)

@@ -65,16 +65,32 @@ static int edit_new(struct qcow2 *image, struct imgtk_error *err)
     return status == 0 ? qcow2_edit_tables_open(edit, err) : status;
 }
 
+/* An earlier edit that was begun and not committed. */
+static int give_up(struct qcow2 *image, struct imgtk_error *err)
+{
+    if (!image->edit || image->edit->settled)
+        return 0;
+    qcow2_edit_free(image->edit);
+    image->edit = NULL;
+    return qcow2_reload(image, err);
+}
+
 int qcow2_edit_begin(void *handle, struct imgtk_edit *args, struct imgtk_error *err)
 {
     struct qcow2 *image = handle;
     int status = refuse(image, err);
     if (status == 0)
+        status = give_up(image, err);
+    if (status == 0)
         status = repair_dirty(image, err);
     if (status == 0 && !image->edit)
         status = edit_new(image, err);
+    if (status != 0)
+        return status;
+    image->edit->settled = false;
+    image->edit->same_disk = args->same_disk;
     args->unit = UINT32_C(1) << image->geometry.subcluster_bits;
-    return status;
+    return 0;
 }
 
 int qcow2_edit_need_data(const struct qcow2_edit *edit, struct imgtk_error *err)
@@ -156,6 +172,7 @@ static int settle(struct qcow2_edit *edit, struct imgtk_error *err)
     if (status == 0)
         status = imgtk_storage_size(edit->image->file, &edit->file_size, err);
     edit->committing = status != 0;
+    edit->settled = status == 0;
     return status;
 }
 

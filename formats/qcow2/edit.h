@@ -18,6 +18,8 @@ enum qcow2_block { QCOW2_BLOCK_SAME, QCOW2_BLOCK_CHANGED, QCOW2_BLOCK_PLACED };
 struct qcow2_edit {
     struct qcow2 *image;
     uint64_t file_size;        /* of the image on disk, bytes: what is behind it was written since the last commit */
+    bool same_disk;            /* see struct imgtk_edit */
+    bool settled;              /* nothing has been begun since the last commit */
     bool committing;           /* the header may be the new one already */
 
     /* The header's cluster: as it will be, and as it is on disk. */

@@ -143,7 +143,7 @@ static int spoil(void *context, const struct qcow2_bitmap *bitmap, struct imgtk_
 /* "In use" says that the bitmap may be out of date: on disk before the data that it would have to record are. */
 int qcow2_edit_spoil_bitmaps(struct qcow2_edit *edit, struct imgtk_error *err)
 {
-    if (edit->bitmaps_spoilt || edit->image->extensions.bitmaps.count == 0)
+    if (edit->same_disk || edit->bitmaps_spoilt || edit->image->extensions.bitmaps.count == 0)
         return 0;
     edit->bitmaps_spoilt = true;
     int status = qcow2_bitmaps_walk(edit->image, spoil, edit, err);

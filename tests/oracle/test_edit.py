@@ -374,6 +374,15 @@ def test_empty_image_is_small(tmp_path):
     assert raw.read_bytes() == b"\1" * 8 * MIB
 
 
+def test_snapshots_are_not_given_another_backing_file(tmp_path):
+    make_stack(tmp_path, "plain", "plain")
+    qemu_img("snapshot", "-c", "s", tmp_path / "top")
+    before = digest(tmp_path / "top"), digest(tmp_path / "base")
+    imgtk_fails("rebase", "-b", "", tmp_path / "top", match="disks of its internal snapshots")
+    imgtk_fails("commit", tmp_path / "top", match="disks of its internal snapshots")
+    assert (digest(tmp_path / "top"), digest(tmp_path / "base")) == before
+
+
 # ---- Data files and bitmaps ---------------------------------------------------------------------
 
 @pytest.mark.parametrize("raw", ["on", "off"])
@@ -418,13 +427,15 @@ def test_bitmaps(tmp_path):
     assert digest(image) == before
 
 
-def test_bitmaps_survive_a_new_backing_name(tmp_path):
+def test_bitmaps_survive_a_new_backing_file(tmp_path):
     make_bases(tmp_path)
     image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="a.qcow2", backing_fmt="qcow2")
     qemu_img("bitmap", "--add", image, "b")
-    imgtk("rebase", "-u", "-b", "b.qcow2", "-F", "qcow2", image)
-    assert_sound(image)
-    assert [row["name"] for row in json.loads(imgtk("bitmap", "--output=json", image).out)] == ["b"]
+    rows = imgtk("bitmap", "--output=json", image).out
+    for words in (["-u"], []):
+        imgtk("rebase", *words, "-b", "b.qcow2" if words else "", *(["-F", "qcow2"] if words else []), image)
+        assert_sound(image)
+        assert imgtk("bitmap", "--output=json", image).out == rows
 
 
 # ---- What is refused -------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ static int run(struct disk *disk, change_fn change)
 {
     const struct imgtk_driver *driver = imgtk_driver_v1();
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    struct imgtk_edit edit;
+    struct imgtk_edit edit = { .same_disk = false };
     struct open_disk opened = open_disk(disk);
     int status = driver->edit_begin(opened.handle, &edit, &err);
     assert_true(status != 0 || edit.unit == CLUSTER);
@@ -256,6 +256,28 @@ static void what_is_given_up_leaves_no_trace(void **state)
     free(disk);
 }
 
+static void what_is_begun_again_begins_anew(void **state)
+{
+    const struct imgtk_driver *driver = imgtk_driver_v1();
+    struct disk *disk = malloc(sizeof(*disk));
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    struct imgtk_edit edit = { .same_disk = false };
+    struct state before, after;
+    (void)state;
+    assert_non_null(disk);
+    make_image(disk);
+    look(disk, &before);
+    struct open_disk opened = open_disk(disk);
+    assert_int_equal(driver->edit_begin(opened.handle, &edit, &err), 0);
+    assert_int_equal(shrink(driver, opened.handle, &err), 0);
+    assert_int_equal(driver->edit_begin(opened.handle, &edit, &err), 0);
+    assert_int_equal(driver->edit_commit(opened.handle, &err), 0);
+    close_disk(&opened);
+    look(disk, &after);
+    assert_memory_equal(&before, &after, sizeof(before));
+    free(disk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -263,6 +285,7 @@ int main(void)
         cmocka_unit_test(changes_that_follow),
         cmocka_unit_test(a_name_is_one_write),
         cmocka_unit_test(what_is_given_up_leaves_no_trace),
+        cmocka_unit_test(what_is_begun_again_begins_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

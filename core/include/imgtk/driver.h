@@ -245,6 +245,7 @@ struct imgtk_measure {
  * committed is lost with close().
  */
 struct imgtk_edit {
+    bool same_disk; /* in: the guest's bytes will read as before, so that nothing that records changes is concerned */
     /* out, bytes, a power of two <= 2 MiB: what is written and zeroed covers whole units, but at the end of the disk */
     uint32_t unit;
 };
