@@ -131,6 +131,7 @@ void qcow2_edit_free(struct qcow2_edit *edit)
         imgtk_storage_truncate(edit->image->file, edit->file_size, NULL); /* if not: waste, and nothing more */
     if (edit->checked)
         qcow2_check_close(&edit->check);
+    qcow2_edit_bitmaps_free(edit);
     free(edit->head);
     free(edit->head_on_disk);
     free(edit->freed);
@@ -157,6 +158,8 @@ static int write_tables(struct qcow2_edit *edit, struct imgtk_error *err)
     int status = qcow2_edit_write_l2(edit, err);
     if (status == 0)
         status = qcow2_edit_write_l1(edit, err);
+    if (status == 0)
+        status = qcow2_edit_bitmaps_write(edit, err);
     return status == 0 ? qcow2_edit_write_refcounts(edit, err) : status;
 }
 
@@ -166,6 +169,7 @@ static int settle(struct qcow2_edit *edit, struct imgtk_error *err)
     memcpy(edit->head_on_disk, edit->head, (size_t)edit->image->geometry.cluster_size);
     memset(edit->placed, 0, (size_t)edit->l1_entries / 8 + 1);
     edit->l1_changed = false;
+    qcow2_edit_bitmaps_free(edit);
     int status = qcow2_reload(edit->image, err);
     if (status == 0 && edit->counted)
         status = qcow2_edit_clusters_settle(edit, err);

@@ -47,7 +47,7 @@ struct qcow2_edit {
     uint64_t l2_index;         /* its L1 entry; UINT64_MAX: none is at hand */
     bool l2_changed;
     uint8_t *cluster;          /* one cluster of bytes, for whoever needs it for a moment */
-    bool bitmaps_spoilt;       /* those that record changes are marked as out of date */
+    struct qcow2_edit_bitmaps *bitmaps; /* NULL: not looked at; see edit_bitmaps.c */
     bool compact;              /* much has been freed: after the commit, tables move to the beginning of the file */
 };
 
@@ -125,14 +125,23 @@ int qcow2_edit_holds(struct qcow2_edit *edit, uint64_t offset, bool *out, struct
 /* Takes away the whole subclusters that the cluster in which the guest offset lies has behind it. */
 int qcow2_edit_cut(struct qcow2_edit *edit, uint64_t end, struct imgtk_error *err);
 
-/* ---- Header and bitmaps (edit_header.c) --------------------------------------------- */
+/* ---- Header (edit_header.c) --------------------------------------------- */
 
 bool qcow2_edit_has_backing(const struct qcow2_edit *edit); /* the image on disk or the one to come */
 /* Puts what has changed into the header and writes it: the commit. */
 int qcow2_edit_write_header(struct qcow2_edit *edit, struct imgtk_error *err);
-/* The guest's bytes are going to change: bitmaps that record changes become invalid, at once. */
-int qcow2_edit_spoil_bitmaps(struct qcow2_edit *edit, struct imgtk_error *err);
-/* Whether bitmaps fit a disk of the new size as they are; else IMGTK_EUNSUPPORTED. */
-int qcow2_edit_check_bitmaps(struct qcow2_edit *edit, uint64_t size, struct imgtk_error *err);
+/* Puts the place of the bitmaps' directory into it. */
+int qcow2_edit_put_bitmaps(struct qcow2_edit *edit, uint64_t directory_offset, struct imgtk_error *err);
+
+/* ---- Bitmaps (edit_bitmaps.c) --------------------------------------------------------- */
+
+/* The guest's bytes in the range, which lies within the new size, change: unless the disk stays the same. */
+int qcow2_edit_bitmaps_record(struct qcow2_edit *edit, uint64_t offset, uint64_t length, struct imgtk_error *err);
+/* Makes the bitmaps those of a disk of that size. */
+int qcow2_edit_bitmaps_resize(struct qcow2_edit *edit, uint64_t size, struct imgtk_error *err);
+/* Writes what has changed of them to new places. */
+int qcow2_edit_bitmaps_write(struct qcow2_edit *edit, struct imgtk_error *err);
+/* Forgets what is known of them. */
+void qcow2_edit_bitmaps_free(struct qcow2_edit *edit);
 
 #endif

@@ -285,7 +285,7 @@ static int begin_change(struct qcow2_edit *edit, uint64_t offset, uint64_t lengt
         status = qcow2_edit_need_data(edit, err);
     if (status == 0)
         status = qcow2_edit_count(edit, err);
-    return status == 0 ? qcow2_edit_spoil_bitmaps(edit, err) : status;
+    return status == 0 ? qcow2_edit_bitmaps_record(edit, offset, length, err) : status;
 }
 
 int qcow2_edit_write(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)

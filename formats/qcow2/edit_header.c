@@ -1,4 +1,4 @@
-/* The header's cluster of an image that is edited: its fields, the backing file's name, and what it says of bitmaps. */
+/* The header's cluster of an image that is edited: its fields, the backing file's name, and where the bitmaps are. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,48 +130,21 @@ int qcow2_edit_backing(void *handle, const char *name, const char *format, struc
 
 /* ---- Bitmaps --------------------------------------------------------------------------- */
 
-static int spoil(void *context, const struct qcow2_bitmap *bitmap, struct imgtk_error *err)
+int qcow2_edit_put_bitmaps(struct qcow2_edit *edit, uint64_t directory_offset, struct imgtk_error *err)
 {
-    struct qcow2_edit *edit = context;
-    uint8_t flags[4];
-    if (!(bitmap->flags & QCOW2_BITMAP_AUTO) || (bitmap->flags & QCOW2_BITMAP_IN_USE))
-        return 0;
-    imgtk_put_be32(flags, bitmap->flags | QCOW2_BITMAP_IN_USE);
-    return imgtk_storage_pwrite(edit->image->file, flags, sizeof(flags), bitmap->offset + QCOW2_BITMAP_AT_FLAGS, err);
-}
-
-/* "In use" says that the bitmap may be out of date: on disk before the data that it would have to record are. */
-int qcow2_edit_spoil_bitmaps(struct qcow2_edit *edit, struct imgtk_error *err)
-{
-    if (edit->same_disk || edit->bitmaps_spoilt || edit->image->extensions.bitmaps.count == 0)
-        return 0;
-    edit->bitmaps_spoilt = true;
-    int status = qcow2_bitmaps_walk(edit->image, spoil, edit, err);
-    return status == 0 ? imgtk_storage_flush(edit->image->file, err) : status;
-}
-
-struct fit {
-    const struct qcow2_edit *edit;
-    uint64_t size;
-};
-
-static uint64_t table_entries(const struct fit *fit, const struct qcow2_bitmap *bitmap, uint64_t size)
-{
-    uint64_t bits = imgtk_div_round_up(size, UINT64_C(1) << bitmap->granularity_bits);
-    return qcow2_clusters(&fit->edit->image->geometry, imgtk_div_round_up(bits, 8));
-}
-
-static int check_fit(void *context, const struct qcow2_bitmap *bitmap, struct imgtk_error *err)
-{
-    const struct fit *fit = context;
-    if (fit->size >= fit->edit->image->size && table_entries(fit, bitmap, fit->size) == bitmap->table_size)
-        return 0;
-    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the bitmap '%s' does not fit a disk of %" PRIu64 " bytes",
-                      bitmap->name, fit->size);
-}
-
-int qcow2_edit_check_bitmaps(struct qcow2_edit *edit, uint64_t size, struct imgtk_error *err)
-{
-    struct fit fit = { edit, size };
-    return qcow2_bitmaps_walk(edit->image, check_fit, &fit, err);
+    uint64_t end = edit->image->geometry.cluster_size, at = edit->image->header.header_length;
+    if (imgtk_be64(edit->head + QCOW2_AT_BACKING_OFFSET) != 0)
+        end = imgtk_min_u64(end, imgtk_be64(edit->head + QCOW2_AT_BACKING_OFFSET));
+    while (at + QCOW2_EXTENSION_HEADER + QCOW2_BITMAPS_LENGTH <= end) {
+        uint32_t type = imgtk_be32(edit->head + at), length = imgtk_be32(edit->head + at + 4);
+        at += QCOW2_EXTENSION_HEADER;
+        if (type == QCOW2_EXT_END || length > end - at)
+            break;
+        if (type == QCOW2_EXT_BITMAPS) {
+            imgtk_put_be64(edit->head + at + QCOW2_BITMAPS_AT_DIRECTORY_OFFSET, directory_offset);
+            return 0;
+        }
+        at += imgtk_round_up(length, 8);
+    }
+    return imgtk_fail(err, IMGTK_ECORRUPT, "the header does not name the bitmaps");
 }

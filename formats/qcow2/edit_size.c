@@ -20,7 +20,7 @@ static int check_size(struct qcow2_edit *edit, uint64_t size, struct imgtk_error
     /* Its snapshots need not record the size of their disk, which is the image's then. */
     if (header->version < 3 && header->snapshot_count > 0)
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "an image of version 2 that has snapshots cannot be resized");
-    return qcow2_edit_check_bitmaps(edit, size, err);
+    return 0;
 }
 
 /* Whether the L1 table can go on behind its end: within its last cluster, where nothing but zeroes is. */
@@ -83,7 +83,9 @@ int qcow2_edit_resize(void *handle, uint64_t size, struct imgtk_error *err)
     if (status != 0)
         return status;
     entries = qcow2_l1_entries(&edit->image->geometry, size);
-    status = drop_beyond(edit, size, err);
+    status = qcow2_edit_bitmaps_resize(edit, size, err);
+    if (status == 0)
+        status = drop_beyond(edit, size, err);
     if (status == 0 && entries > edit->l1_entries)
         status = set_l1_entries(edit, entries, err);
     if (status == 0 && qcow2_edit_raw_data(edit) && size > edit->size)

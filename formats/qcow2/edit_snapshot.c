@@ -172,9 +172,9 @@ static int create(struct qcow2_edit *edit, const struct imgtk_snapshot_change *c
 static int apply(struct qcow2_edit *edit, const struct qcow2_snapshot *snapshot, const uint64_t *l1,
                  struct imgtk_error *err)
 {
-    int status = qcow2_edit_check_bitmaps(edit, snapshot->disk_size, err);
+    int status = qcow2_edit_bitmaps_resize(edit, snapshot->disk_size, err);
     if (status == 0)
-        status = qcow2_edit_spoil_bitmaps(edit, err);
+        status = qcow2_edit_bitmaps_record(edit, 0, snapshot->disk_size, err);
     if (status == 0)
         status = qcow2_edit_drop(edit, 0, err);
     if (status == 0)

@@ -101,6 +101,8 @@ def make_stack(folder, layout):
     make_image(folder / "old", MIB, options=LAYOUTS[layout], writes=["write -P 1 0 500k"])
     qemu_img("snapshot", "-c", "s", folder / "old")
     make_raw(folder / "new", MIB, [(0, b"\1" * 200 * KIB), (700 * KIB, b"\7" * 100 * KIB)])
+    if layout == "plain":
+        qemu_img("bitmap", "--add", folder / "old", "b")
     size = MIB if layout == "v2" else MIB + 128 * KIB  # version 2 does not resize disks that have snapshots
     make_image(folder / "image", size, options=LAYOUTS[layout], backing="old", backing_fmt="qcow2",
                writes=["write -P 4 100k 100k", "write -P 5 1000k 8k"])

@@ -404,8 +404,34 @@ def test_external_data_file(tmp_path, raw):
     imgtk_fails("snapshot", "-c", "s", image, match="external data file cannot have snapshots")
 
 
-def test_bitmaps(tmp_path):
-    image = make_image(tmp_path / "a.qcow2", MIB, writes=["write -P 1 0 1M"])
+def dirty_bits(path):
+    """{name: (flags, granularity, the bits that are set)} of a qcow2 image's bitmaps, from its bytes."""
+    data, out = path.read_bytes(), {}
+    cluster = 1 << int.from_bytes(data[20:24], "big")
+
+    def number(at, length):
+        return int.from_bytes(data[at:at + length], "big")
+
+    at = number(100, 4)
+    while number(at, 4) != 0x23852875:
+        assert number(at, 4) != 0, "no bitmaps"
+        at += 8 + (number(at + 4, 4) + 7) // 8 * 8
+    entry = number(at + 24, 8)
+    for _ in range(number(at + 8, 4)):
+        bits, extra = set(), number(entry + 20, 4)
+        for i in range(number(entry + 8, 4)):
+            offset = number(number(entry, 8) + 8 * i, 8)
+            part = b"\xff" * cluster if offset == 1 else data[offset:offset + cluster] if offset else b""
+            bits |= {(i * cluster + j) * 8 + k for j, byte in enumerate(part) for k in range(8) if byte >> k & 1}
+        name = data[entry + 24 + extra:entry + 24 + extra + number(entry + 18, 2)].decode()
+        out[name] = number(entry + 12, 4), 1 << data[entry + 17], bits
+        entry += (24 + extra + len(name) + 7) // 8 * 8
+    return out
+
+
+def test_list_of_bitmaps(tmp_path):
+    image = make_image(tmp_path / "a.qcow2", MIB)
+    assert imgtk("bitmap", image).out == "" and json.loads(imgtk("bitmap", "--output=json", image).out) == []
     qemu_img("bitmap", "--add", image, "records")
     qemu_img("bitmap", "--add", "--disable", "-g", "128k", image, "rests")
     rows = [{"flags": ["auto"], "name": "records", "granularity": 65536},
@@ -413,18 +439,50 @@ def test_bitmaps(tmp_path):
     assert json.loads(imgtk("bitmap", "--output=json", image).out) == rows
     assert imgtk("bitmap", image).out.splitlines()[1:] == ["       65536  auto            records",
                                                             "      131072  -               rests"]
-    imgtk("resize", image, "2M")
-    assert_sound(image)
-    assert json.loads(imgtk("bitmap", "--output=json", image).out) == rows, "nothing was written"
-    top = make_image(tmp_path / "top", 2 * MIB, backing=image, backing_fmt="qcow2", writes=["write -P 2 0 4k"])
+
+
+def test_bitmaps_record_what_commit_writes(tmp_path):
+    """The same bits as QEMU sets; those of a bitmap that is disabled stay."""
+    base = make_image(tmp_path / "base", 3 * MIB, writes=["write -P 1 0 1M"])
+    for words in (["records"], ["-g", "4k", "fine"], ["--disable", "rests"]):
+        qemu_img("bitmap", "--add", *words[:-1], base, words[-1])
+    qemu_io(base, "write -P 2 2900k 10k", fmt="qcow2")
+    top = make_image(tmp_path / "top", 3 * MIB, backing="base", backing_fmt="qcow2",
+                     writes=["write -P 3 128k 64k", "write -z 1M 192k", "write -P 4 2M 8k"])
+    for name in ("base", "top"):
+        shutil.copy(tmp_path / name, tmp_path / f"{name}.theirs")
+    qemu_img("rebase", "-u", "-b", "base.theirs", "-F", "qcow2", tmp_path / "top.theirs")
     imgtk("commit", top)
-    assert_sound(image, top)
-    rows[0]["flags"] = ["in-use", "auto"]
-    assert json.loads(imgtk("bitmap", "--output=json", image).out) == rows
-    before = digest(image)
-    imgtk_fails("resize", image, "1T", match="bitmap 'records' does not fit")
-    imgtk_fails("resize", "--shrink", image, "1M", match="does not fit")
-    assert digest(image) == before
+    qemu_img("commit", tmp_path / "top.theirs")
+    assert_sound(base)
+    ours, theirs = dirty_bits(base), dirty_bits(tmp_path / "base.theirs")
+    assert ours == theirs and ours["records"][2] and not ours["rests"][2]
+    qemu_img("bitmap", "--disable", base, "records")
+
+
+def test_bitmaps_have_the_length_of_the_disk(pair):
+    """Also past what one cluster of bits stands for."""
+    pair.make(MIB, options="cluster_size=4k")
+    for image in (pair.ours, pair.theirs):
+        qemu_img("bitmap", "--add", "-g", "512", image, "b")
+    pair.write("write -P 1 0 512", "write -P 1 1000k 24k")
+    for size in ("2M", "900M", "1M", "1020k", "64M"):
+        pair.both("resize", "--shrink", [size])
+        assert dirty_bits(pair.ours) == dirty_bits(pair.theirs), size
+    qemu_img("bitmap", "--disable", pair.ours, "b")
+    before = digest(pair.ours)
+    imgtk_fails("resize", pair.ours, "3T", match="bitmap of a disk")
+    assert digest(pair.ours) == before
+
+
+def test_bitmaps_record_that_a_snapshot_was_applied(tmp_path):
+    image = make_image(tmp_path / "a.qcow2", 40 * MIB, options="cluster_size=4k")
+    qemu_img("snapshot", "-c", "s", image)
+    qemu_img("bitmap", "--add", "-g", "512", image, "b")
+    imgtk("snapshot", "-a", "s", image)
+    assert_sound(image)
+    assert dirty_bits(image)["b"][2] == set(range(80 * KIB))
+    qemu_img("bitmap", "--disable", image, "b")
 
 
 def test_bitmaps_survive_a_new_backing_file(tmp_path):
