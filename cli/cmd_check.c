@@ -137,7 +137,7 @@ static int check_image(struct cli *cli, struct imgtk_image *image, const char *n
     struct imgtk_check check = { .repair = repair, .workers = imgtk_context_workers(cli->context), .report = report };
     int status = imgtk_image_check(image, &check, &err);
     if (status == IMGTK_EUNSUPPORTED) {
-        cli_error(cli, "This image format does not support checks");
+        cli_error(cli, "%s", repair ? err.message : "This image format does not support checks");
         return CHECK_UNSUPPORTED;
     }
     if (status == 0 && (check.leaks_fixed || check.corruptions_fixed))

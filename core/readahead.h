@@ -1,4 +1,4 @@
-/* Reading pieces of disks in other threads, while the caller's works through them one after the other. Internal to core. */
+/* Reading pieces of disks in other threads, while the caller's takes them one after the other. Internal to core. */
 #ifndef IMGTK_CORE_READAHEAD_H
 #define IMGTK_CORE_READAHEAD_H
 

@@ -239,7 +239,8 @@ int qcow2_edit_cut(struct qcow2_edit *edit, uint64_t end, struct imgtk_error *er
 {
     const struct qcow2_geometry *geometry = geometry_of(edit);
     uint64_t start = imgtk_round_up(end, UINT64_C(1) << geometry->subcluster_bits);
-    struct part part = { .cluster = start >> geometry->cluster_bits, .in_cluster = start & (geometry->cluster_size - 1) };
+    struct part part = { .cluster = start >> geometry->cluster_bits };
+    part.in_cluster = start & (geometry->cluster_size - 1);
     part.length = geometry->cluster_size - part.in_cluster;
     if (part.in_cluster == 0 || part.cluster >> geometry->l2_bits >= edit->l1_entries)
         return 0;

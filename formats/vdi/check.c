@@ -27,24 +27,42 @@ static void report_rest(struct imgtk_check *check)
     check->report(check->context, line);
 }
 
+/* The one fault whose right value is known: one write, of one number. */
+static int repair_count(struct vdi *vdi, uint32_t allocated, struct imgtk_check *check, struct imgtk_error *err)
+{
+    uint8_t field[4];
+    imgtk_put_le32(field, allocated);
+    uint64_t at = VDI_VERSION_MAJOR(vdi->header.version) == 0 ? VDI0_AT_BLOCKS_ALLOCATED : VDI_AT_BLOCKS_ALLOCATED;
+    int status = imgtk_storage_pwrite(vdi->file, field, sizeof(field), at, err);
+    if (!status)
+        status = imgtk_storage_flush(vdi->file, err);
+    if (status)
+        return status;
+    vdi->header.blocks_allocated = allocated;
+    check->corruptions--;
+    check->corruptions_fixed++;
+    return 0;
+}
+
 int vdi_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
 {
     struct vdi *vdi = handle;
     struct vdi_scan scan;
     char line[128];
-    if (check->repair)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "VDI images cannot be repaired");
     int status = vdi_table_scan(vdi, report_fault, check, &scan, err);
     if (status)
         return status;
+    bool sound = check->corruptions == 0;
     if (scan.allocated != vdi->header.blocks_allocated) {
         snprintf(line, sizeof(line), "the header counts %u allocated blocks, the block table %u",
                  vdi->header.blocks_allocated, scan.allocated);
         report(check, line);
+        if (sound && (check->repair & IMGTK_REPAIR_ERRORS))
+            status = repair_count(vdi, scan.allocated, check, err);
     }
     report_rest(check);
     check->image_end_offset = scan.end;
     check->total_clusters = vdi->blocks;
     check->allocated_clusters = scan.allocated;
-    return 0;
+    return status;
 }

@@ -1,5 +1,6 @@
 """imgtk check tells and returns what qemu-img tells and returns."""
 import json
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,43 @@ def test_mistakes(folder):
     imgtk_fails("check", "--output=xml", "a.qcow2", match="--output must be used with human or json")
     assert "(expecting 'leaks' or 'all'): foo" in imgtk("check", "-r", "foo", "a.qcow2", code=1).err
     assert "Expecting one image file name" in imgtk("check", code=1).err
+
+
+# ---- Repair of other formats ------------------------------------------------------------
+
+def test_repair_of_a_vdi_count(folder):
+    make("a.vdi", "vdi")
+    before = Path("a.vdi").read_bytes()
+    Path("a.vdi").write_bytes(before[:0x184] + b"\x77" + before[0x185:])
+    damaged = Path("a.vdi").read_bytes()
+    imgtk("check", "a.vdi", code=2)
+    imgtk("check", "-r", "leaks", "a.vdi", code=2)
+    assert Path("a.vdi").read_bytes() == damaged
+    assert "1 corruptions" in imgtk("check", "-r", "all", "a.vdi").out
+    assert Path("a.vdi").read_bytes() == before
+
+
+def test_nothing_else_of_a_vdi_is_repaired(folder):
+    make("a.vdi", "vdi")
+    misreference("a.vdi")
+    before = Path("a.vdi").read_bytes()
+    imgtk("check", "-r", "all", "a.vdi", code=2)
+    assert Path("a.vdi").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["front", "end", "cut"])
+def test_repair_of_a_vhd_footer(folder, place):
+    imgtk("convert", "-O", "vpc", make_raw("a.raw", 3 * MIB, [(MIB, b"x" * MIB)]), "a.vhd")
+    before = Path("a.vhd").read_bytes()
+    damage = {"front": bytes(512) + before[512:], "end": before[:-512] + b"?" * 512, "cut": before[:-512]}
+    Path("a.vhd").write_bytes(damage[place])
+    imgtk("check", "a.vhd", code=2)
+    imgtk("check", "-r", "leaks", "a.vhd", code=2)
+    assert Path("a.vhd").read_bytes() == damage[place]
+    assert "1 corruptions" in imgtk("check", "-r", "all", "a.vhd").out
+    assert Path("a.vhd").read_bytes() == before
+
+
+def test_a_format_that_is_not_repaired(folder):
+    imgtk("create", "-q", "-f", "vmdk", "a.vmdk", "1M")
+    assert "checked, but not repaired" in imgtk("check", "-r", "all", "a.vmdk", code=63).err
