@@ -2,11 +2,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "imgtk/bytes.h"
 #include "imgtk/jobs.h"
-#include "storage/storage.h"
+#include "same_place.h"
 
 #define PIECE (1u << 20)
 #define SECTOR 512u      /* what a mismatch is told in, as qemu-img tells it */
@@ -20,8 +19,7 @@ struct comparison {
     pthread_mutex_t lock;      /* everything below */
     struct imgtk_walk *walks[2];
     uint64_t cursor;           /* what lies before it is decided or being read */
-    const struct imgtk_storage *files[2]; /* asked last whether they are one file, and the answer */
-    bool files_same;
+    struct same_place places;
     struct imgtk_progress progress;
     uint64_t found;            /* offset of the first difference so far; UINT64_MAX: none */
     enum imgtk_difference difference;
@@ -30,36 +28,6 @@ struct comparison {
 };
 
 /* ---- Two extents ---------------------------------------------------------- */
-
-static bool is_same_file(struct comparison *comparison, const struct imgtk_storage *a, const struct imgtk_storage *b)
-{
-    struct stat st[2];
-    if (comparison->files[0] == a && comparison->files[1] == b)
-        return comparison->files_same;
-    int fds[2] = { a->ops.fd(a->handle), b->ops.fd(b->handle) };
-    comparison->files[0] = a;
-    comparison->files[1] = b;
-    comparison->files_same = fds[0] >= 0 && fds[1] >= 0 && fstat(fds[0], &st[0]) == 0 && fstat(fds[1], &st[1]) == 0 &&
-                             st[0].st_dev == st[1].st_dev && st[0].st_ino == st[1].st_ino;
-    return comparison->files_same;
-}
-
-/* Whether both come from the same place, as below two overlays of one backing file. */
-static bool is_same_place(struct comparison *comparison, const struct imgtk_chain_extent *a,
-                          const struct imgtk_chain_extent *b)
-{
-    if (a->extent.flags & b->extent.flags & IMGTK_EXTENT_PLAIN)
-        return a->extent.host_offset == b->extent.host_offset &&
-               is_same_file(comparison, a->extent.file, b->extent.file);
-    if ((a->extent.flags | b->extent.flags) & IMGTK_EXTENT_PLAIN)
-        return false;
-    /* Only the top layers can show another state of their file: a snapshot. */
-    if (a->depth == 0 || b->depth == 0)
-        return false;
-    const struct imgtk_layer *layers[2] = { imgtk_image_layer(comparison->job->images[0], a->depth),
-                                            imgtk_image_layer(comparison->job->images[1], b->depth) };
-    return layers[0]->driver == layers[1]->driver && is_same_file(comparison, layers[0]->file, layers[1]->file);
-}
 
 static bool is_same_allocation(const struct imgtk_chain_extent *a, const struct imgtk_chain_extent *b)
 {
@@ -114,7 +82,7 @@ static enum step next_step(struct comparison *comparison, uint64_t *length)
     }
     if (extents[0].extent.kind == IMGTK_EXTENT_ZERO && extents[1].extent.kind == IMGTK_EXTENT_ZERO)
         return STEP_SKIP;
-    if (extents[0].extent.kind == extents[1].extent.kind && is_same_place(comparison, &extents[0], &extents[1]))
+    if (extents[0].extent.kind == extents[1].extent.kind && same_place(&comparison->places, comparison->job->images, extents))
         return STEP_SKIP;
     return STEP_READ;
 }

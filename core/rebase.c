@@ -6,6 +6,7 @@
 #include "imgtk/bytes.h"
 #include "plan.h"
 #include "readahead.h"
+#include "same_place.h"
 #include "zero.h"
 
 struct rebase {
@@ -13,6 +14,7 @@ struct rebase {
     uint32_t unit;
     struct imgtk_plan plan;
     struct readahead *ahead;
+    struct same_place places;
     struct imgtk_progress progress;
 };
 
@@ -80,13 +82,37 @@ static int keep_piece(void *context, const struct readahead_piece *piece, struct
 
 /* ---- Extents ------------------------------------------------------------------------ */
 
+/* What both take from one file below them need not be compared: *length, how much that is from the offset on. */
+static int skip_shared(struct rebase *rebase, const struct plan_stretch *stretch, uint64_t offset, uint64_t *length,
+                       struct imgtk_error *err)
+{
+    struct imgtk_image *const images[2] = { rebase->job->image, rebase->job->backing };
+    struct imgtk_chain_extent extents[2] = { stretch->found };
+    uint64_t size = images[1] ? imgtk_image_size(images[1]) : 0;
+    *length = 0;
+    if (stretch->kind != PLAN_DATA || offset >= size)
+        return 0;
+    int status = imgtk_walk_next(rebase->plan.backing_walk, offset, imgtk_min_u64(stretch->length, size - offset),
+                                 &extents[1], err);
+    if (!status && same_place(&rebase->places, images, extents))
+        *length = imgtk_min_u64(stretch->length, extents[1].extent.length);
+    return status;
+}
+
 /* One stretch of what the image takes from its backing file. Extents of other layers need not end with our units. */
 static int keep_stretch(struct rebase *rebase, uint64_t offset, uint64_t end, uint64_t *next, struct imgtk_error *err)
 {
     struct plan_stretch stretch = { 0 };
+    uint64_t shared = 0;
     int status = plan_stretch(&rebase->plan, offset, &stretch, err);
+    if (!status)
+        status = skip_shared(rebase, &stretch, offset, &shared, err);
     if (status)
         return status;
+    if (shared) {
+        stretch.kind = PLAN_SKIP;
+        stretch.length = shared;
+    }
     uint64_t until = imgtk_min_u64(offset + stretch.length, end);
     if (until < end)
         until = imgtk_round_down(until, rebase->unit);

@@ -161,8 +161,9 @@ static int rebuild(struct qcow2_check_state *state, struct imgtk_error *err)
     struct plan plan;
     uint64_t unfixable;
     struct imgtk_check *result = state->result;
-    if (state->incomplete) {
-        qcow2_check_report(state, "The refcounts are not rebuilt: other damage hides what is referenced");
+    if (state->incomplete || state->beyond) {
+        qcow2_check_report(state, "The refcounts are not rebuilt: other damage hides what is referenced, or where new "
+                                  "tables can be");
         return 0;
     }
     int status = plan_tables(state, &plan, err);

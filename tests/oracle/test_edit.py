@@ -236,6 +236,28 @@ def test_rebase_to_the_grandparent(tmp_path):
     assert image.stat().st_size - size < 400 * KIB, "what both chains share was written"
 
 
+@pytest.mark.parametrize("compress", [["-c"], []], ids=["compressed", "plain"])
+def test_rebase_beside_a_common_base(tmp_path, compress):
+    """What two overlays take from one file below is not read, which a part that cannot be read shows."""
+    raw = make_raw(tmp_path / "raw", 8 * MIB, [(0, compressible(8 * MIB))])
+    base = tmp_path / "base"
+    imgtk("convert", *compress, "-O", "qcow2", raw, base)
+    for name, pattern in (("one", 3), ("two", 4)):
+        make_image(tmp_path / name, 8 * MIB, backing="base", backing_fmt="qcow2",
+                   writes=["write -P 2 1M 64k", f"write -P {pattern} 3M 64k"])
+    image = make_image(tmp_path / "o.qcow2", 8 * MIB, backing="one", backing_fmt="qcow2", writes=["write -P 7 0 4k"])
+    qemu_img("convert", "-O", "qcow2", image, tmp_path / "before")
+    whole = base.read_bytes()
+    if compress:
+        base.write_bytes(whole[:len(whole) * 6 // 10] + b"\xff" * (len(whole) - len(whole) * 6 // 10))
+        imgtk_fails("compare", image, tmp_path / "before", code=4)
+    imgtk("rebase", "-b", "two", "-F", "qcow2", image)
+    base.write_bytes(whole)
+    assert_sound(image)
+    assert_same_disk(image, tmp_path / "before")
+    assert image.stat().st_size < MIB
+
+
 def test_rebase_of_the_name_alone(tmp_path):
     make_bases(tmp_path)
     image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="a.qcow2", backing_fmt="qcow2",
