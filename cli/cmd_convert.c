@@ -64,8 +64,9 @@ static const struct cli_option options[] = {
       "show progress, or write it to a file descriptor for a program" },
     { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
       "what a program gets: lines 'N/100' (the default), or JSON objects" },
-    { 't', "cache", CLI_TEXT, FIELD(cache), "MODE", "accepted for qemu-img's sake; imgtk syncs once at the end" },
-    { 'T', "source-cache", CLI_TEXT, FIELD(source_cache), "MODE", "accepted for qemu-img's sake" },
+    { 't', "cache", CLI_TEXT, FIELD(cache), "MODE",
+      "none or directsync: what is written does not stay in the page cache; writeback, writethrough, unsafe: as it comes" },
+    { 'T', "source-cache", CLI_TEXT, FIELD(source_cache), "MODE", "the same for the sources" },
     { 'W', "out-of-order", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; workers are never held back" },
     { 'C', "copy-range", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; the kernel copies where it can" },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; sources are never locked" },
@@ -73,6 +74,12 @@ static const struct cli_option options[] = {
 };
 
 /* ---- Reading the command line --------------------------------------------- */
+
+/* The modes in which qemu-img goes around the page cache. */
+static bool drops_cache(const char *mode)
+{
+    return mode && (strcmp(mode, "none") == 0 || strcmp(mode, "off") == 0 || strcmp(mode, "directsync") == 0);
+}
 
 static int check_cache(struct cli *cli, const char *mode, const char *which)
 {
@@ -178,6 +185,7 @@ static int open_inputs(struct cli *cli, const struct values *values, char **name
         int failed = source_parse(cli, names[i], values->format, values->image_opts, source);
         source->request.snapshot = snapshot;
         source->request.backing_format = values->source_backing_format;
+        source->request.drop_cache = drops_cache(values->source_cache);
         source->request.in_order = !values->salvage && !values->resume;
         if (failed == 0)
             failed = source_open(cli, source, &inputs->images[i]);
@@ -236,7 +244,7 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
         .sparse_size = values->sparse_size, .workers = values->worker_count,
         .target = { .name = name, .format = target->driver->name, .format_opts = target->options,
                     .existing = values->existing, .is_zero = values->is_zero, .compress = values->compress,
-                    .no_sync = values->no_sync, .resume = values->resume },
+                    .drop_cache = drops_cache(values->cache), .no_sync = values->no_sync, .resume = values->resume },
     };
     int code = 0;
     if (target->backing)

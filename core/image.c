@@ -59,6 +59,8 @@ static int layer_open(struct imgtk_image *image, struct imgtk_storage *file, con
     memset(layer, 0, sizeof(*layer));
     layer->public.file = file;
     layer->public.name = imgtk_storage_name(file);
+    if (request->drop_cache)
+        imgtk_storage_drop_cache(file);
     int status = references_new(image->context, layer->public.name, request->single_layer, &layer->references, err);
     if (!status)
         status = layer_find_driver(image->context, layer, format, err);

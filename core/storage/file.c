@@ -24,6 +24,7 @@ static int file_open(const char *name, uint32_t flags, const struct imgtk_opts *
 static void file_close(void *handle)
 {
     struct file *file = handle;
+    file_behind_end(file);
     file_new_free(file->new_file);
     close(file->fd);
     pthread_mutex_destroy(&file->lock);
@@ -74,7 +75,7 @@ static int file_allocated(void *handle, uint64_t *out, struct imgtk_error *err)
 
 static int file_pread(void *handle, void *buf, size_t length, uint64_t offset, size_t *done, struct imgtk_error *err)
 {
-    const struct file *file = handle;
+    struct file *file = handle;
     *done = 0;
     while (*done < length) {
         size_t piece = (size_t)imgtk_min_u64(length - *done, MAX_IO);
@@ -87,12 +88,14 @@ static int file_pread(void *handle, void *buf, size_t length, uint64_t offset, s
             break;
         *done += (size_t)count;
     }
+    file_has_read(file, offset, *done);
     return 0;
 }
 
 int file_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
 {
-    const struct file *file = handle;
+    struct file *file = handle;
+    const struct file_range all = { offset, length };
     while (length > 0) {
         size_t piece = (size_t)imgtk_min_u64(length, MAX_IO);
         ssize_t count = pwrite(file->fd, buf, piece, (off_t)offset);
@@ -105,7 +108,7 @@ int file_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, s
         offset += (uint64_t)count;
         length -= (size_t)count;
     }
-    return 0;
+    return file_has_written(file, all.offset, all.length, err);
 }
 
 static int file_truncate(void *handle, uint64_t size, struct imgtk_error *err)
@@ -221,6 +224,7 @@ const struct imgtk_storage_ops file_ops = {
     .commit = file_commit,
     .allocate = file_allocate,
     .allocated = file_allocated,
+    .drop_cache = file_drop_cache,
 };
 
 /* ---- Opening -------------------------------------------------------------------- */
@@ -252,6 +256,7 @@ int file_wrap(int fd, const char *name, uint32_t flags, struct file_new *new_fil
     file->writable = flags & IMGTK_STORAGE_WRITABLE;
     file->new_file = new_file;
     pthread_mutex_init(&file->lock, NULL);
+    file_behind_init(&file->behind);
     int status = learn_kind(file, err);
     if (status) {
         file_close(file);

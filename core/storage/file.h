@@ -16,6 +16,19 @@ struct file_run {
 
 enum { FILE_RUNS = 8 }; /* one per worker that walks a part of its own */
 
+struct file_range {
+    uint64_t offset, length;
+};
+
+/* What was read or written last and is not dropped from the page cache yet; see file_behind.c. */
+enum { FILE_BEHIND = 64 };
+struct file_behind {
+    atomic_int_least64_t left; /* bytes that may still be moved before pages are dropped */
+    bool always;               /* asked for: from the first byte on, and all of it in the end */
+    struct file_range ranges[FILE_BEHIND]; /* a ring, under the file's lock */
+    unsigned next;
+};
+
 struct file {
     int fd;
     bool writable;
@@ -27,6 +40,7 @@ struct file {
     pthread_mutex_t lock;     /* of what follows; a leaf */
     struct file_run runs[FILE_RUNS]; /* of a file that is open for reading: one lseek pair per run, not per question */
     unsigned next_run;
+    struct file_behind behind;
 };
 
 extern const struct imgtk_storage_ops file_ops;
@@ -42,6 +56,13 @@ int file_flush(void *handle, struct imgtk_error *err);
 /* file_zero.c */
 int file_zero(void *handle, uint64_t offset, uint64_t length, uint32_t flags, struct imgtk_error *err);
 int file_allocate(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err);
+
+/* file_behind.c: told of what was moved, it writes out and drops what is due. */
+void file_behind_init(struct file_behind *behind);
+void file_drop_cache(void *handle);
+void file_has_read(struct file *file, uint64_t offset, uint64_t length);
+int file_has_written(struct file *file, uint64_t offset, uint64_t length, struct imgtk_error *err);
+void file_behind_end(struct file *file); /* before it is closed */
 
 /* file_create.c */
 int file_commit(void *handle, bool sync, struct imgtk_error *err);

@@ -92,7 +92,7 @@ int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_stora
     out->fd = out->fd ? out->fd : default_fd;
     out->abandon = out->abandon ? out->abandon : default_abandon;
     out->allocate = out->allocate ? out->allocate : default_allocate;
-    /* The defaults of zero, commit and allocated call other ops: see the imgtk_storage_ calls. */
+    /* The defaults of zero, commit and allocated call other ops, and drop_cache needs none: see the imgtk_storage_ calls. */
     return 0;
 }
 
@@ -343,6 +343,12 @@ int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t size, struct 
     if (storage->sequence)
         return sequence_zero(storage, size, 0, err); /* up to its size; what was written cannot be taken back */
     return storage->ops.truncate(storage->handle, size, err);
+}
+
+void imgtk_storage_drop_cache(struct imgtk_storage *storage)
+{
+    if (storage->ops.drop_cache)
+        storage->ops.drop_cache(storage->handle);
 }
 
 int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err)

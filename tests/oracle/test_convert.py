@@ -5,8 +5,8 @@ import random
 from functools import lru_cache
 
 import pytest
-from imgtk_test import (KIB, MIB, SANITIZE, TIB, allocated, assert_same_bytes, compressible, digest,
-                        imgtk, imgtk_fails, make_image, make_raw, peak_memory, qemu_img, qemu_io)
+from imgtk_test import (KIB, MIB, SANITIZE, TIB, allocated, assert_same_bytes, compressible, digest, execute,
+                        imgtk, imgtk_fails, make_image, make_raw, peak_memory, qemu_img, qemu_io, tool)
 
 # ---- Sources -------------------------------------------------------------------
 
@@ -272,3 +272,20 @@ def test_memory_is_bounded(tmp_path, options, size, fmt):
     assert peak_memory("convert", "-m", "4", "-O", fmt, source, tmp_path / "target") < 64 * MIB
     assert allocated(tmp_path / "target") < 100 * MIB
     assert peak_memory("map", "--output=json", source) < 64 * MIB
+
+
+@pytest.mark.parametrize("flags, kept", [([], True), (["-t", "writeback", "-T", "writeback"], True),
+                                         (["-t", "none", "-T", "none"], False), (["-t", "directsync"], False)])
+def test_cache_modes(tmp_path, flags, kept):
+    """What stays in the page cache; fincore counts it."""
+    source = make_raw(tmp_path / "source.raw", 8 * MIB, [(0, compressible(8 * MIB))])
+    imgtk("convert", *flags, "-f", "raw", "-O", "raw", source, tmp_path / "target")
+    assert_same_bytes(source, tmp_path / "target")
+
+    def cached(path):
+        return int(execute([tool("fincore"), "-b", "-n", "-o", "RES", path]).out)
+
+    # assert_same_bytes() has read both: what was dropped by imgtk is told by a run that nothing follows.
+    imgtk("convert", *flags, "-f", "raw", "-O", "raw", source, tmp_path / "target")
+    assert (cached(tmp_path / "target") == 8 * MIB) == kept
+    assert (cached(source) > 0) == (kept or "-T" not in flags)

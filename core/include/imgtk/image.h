@@ -104,6 +104,7 @@ struct imgtk_image_request {
     bool single_layer;        /* do not open the backing file, follow no reference */
     bool writable;
     bool check;               /* IMGTK_OPEN_CHECK */
+    bool drop_cache;          /* imgtk_storage_drop_cache() for the files of all layers */
     bool in_order;            /* the disk will be read once, from its beginning to its end, by one thread at a time: a
                                  pipe whose tables come first then needs no temporary copy */
 };

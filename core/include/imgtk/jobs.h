@@ -32,6 +32,7 @@ struct imgtk_target {
     bool existing;             /* -n: the file is there and big enough; it is written in place */
     bool is_zero;              /* --target-is-zero: an existing target reads as zeroes already */
     bool compress;             /* -c */
+    bool drop_cache;           /* imgtk_storage_drop_cache() for the file */
     bool no_sync;              /* give the file its name without waiting for the disk */
     /* Write NAME.imgtk-part and the journal NAME.imgtk-resume, and go on with what an interrupted conversion of the
        same source left there. For formats whose driver says IMGTK_DRIVER_RESUME, uncompressed, in one file. */

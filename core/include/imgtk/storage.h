@@ -82,6 +82,7 @@ struct imgtk_storage_ops {
     void (*abandon)(void *handle); /* before close without commit of what was writable; nothing to undo */
     int (*allocate)(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err); /* IMGTK_EUNSUPPORTED */
     int (*allocated)(void *handle, uint64_t *out, struct imgtk_error *err);                   /* the size */
+    void (*drop_cache)(void *handle);                                      /* nothing to drop */
     /* --- end of storage ABI 1.0 --- */
 };
 
@@ -110,6 +111,11 @@ IMGTK_API int imgtk_storage_zero(struct imgtk_storage *storage, uint64_t offset,
 IMGTK_API int imgtk_storage_extent(struct imgtk_storage *storage, uint64_t offset, uint64_t length,
                                    struct imgtk_range *out, struct imgtk_error *err);
 IMGTK_API int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t size, struct imgtk_error *err);
+/*
+ * What is read and written from now on shall not stay in the page cache. Without it, a file storage begins to drop pages
+ * once it has moved a quarter of the machine's memory. Called before the storage is shared between threads.
+ */
+IMGTK_API void imgtk_storage_drop_cache(struct imgtk_storage *storage);
 IMGTK_API int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err);
 
 /*
