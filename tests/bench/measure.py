@@ -69,15 +69,17 @@ def occupied(path):
     return path.stat().st_blocks * 512 if path.exists() else 0
 
 
-def best_peer(row, out, folder):
+def all_peers(row, newer):
+    """Those that are installed; `newer`: other builds of qemu-img that run as peers too."""
     peers = [peer for peer in row.peers if shutil.which(peer.split()[0])]
-    return min(peers, key=lambda peer: run_once(peer, out, folder)[0]) if len(peers) > 1 else peers[0]
+    return peers + [peer.replace("qemu-img", path, 1) for path in newer for peer in row.peers if peer.startswith("qemu-img")]
 
 
-def measure(row, pairs, folder):
+def measure(row, pairs, folder, newer=()):
     """`folder` holds the outputs, and the inputs of rows that say {in}."""
     mine_out, peer_out = folder / "mine.out", folder / "peer.out"
-    best = best_peer(row, peer_out, folder)
+    peers = all_peers(row, newer)
+    best = min(peers, key=lambda peer: run_once(peer, peer_out, folder)[0]) if pairs > 1 else peers[0]
     run_once(best, peer_out, folder)
     run_once(row.mine, mine_out, folder)
     if row.form:
