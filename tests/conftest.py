@@ -1,5 +1,13 @@
 """Options of the Python tests."""
+import signal
 import zlib
+
+
+def pytest_configure(config):
+    """A run in the background inherits these as ignored, and so would the programs whose answer to them is tested."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_addoption(parser):

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <zlib.h>
 
+enum { PRESET = 6 }; /* zlib's own */
+
 /* What zlib calls a window of 32 KiB: negative without the zlib header and checksum. */
 enum { RAW_BITS = -15, WRAPPED_BITS = 15, MEMORY_LEVEL = 8 };
 
@@ -79,7 +81,7 @@ static size_t compress_stream(struct imgtk_codec *codec, int window_bits, const 
         return 0;
     }
     if (codec->compressor == NULL) {
-        codec->compressor = compressor_new(window_bits, codec->level);
+        codec->compressor = compressor_new(window_bits, codec->level ? codec->level : PRESET);
     } else {
         deflateReset(codec->compressor);
     }

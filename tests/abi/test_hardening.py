@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from imgtk_test import BUILD, IMGTK, MODULES, SANITIZE, execute, tool
+from imgtk_test import BUILD, IMGTK, MODULES, execute, tool
 
 ELF_FILES = [IMGTK, *sorted((BUILD / "lib").glob("libimgtk.so.*.*")), *sorted(MODULES.glob("*.so"))]
 names = pytest.mark.parametrize("path", ELF_FILES, ids=lambda path: path.name)
@@ -20,7 +20,7 @@ def test_libraries_are_never_searched_for_in_the_current_folder(path):
             assert folder.startswith(("/", "$ORIGIN/")), found
 
 
-@pytest.mark.skipif(bool(SANITIZE), reason="the sanitizers bring their own")
+@pytest.mark.unsanitized
 @names
 def test_is_hardened(path):
     dynamic, segments, header, symbols = (readelf(flag, path) for flag in ("-d", "-l", "-h", "-s"))
@@ -33,6 +33,6 @@ def test_is_hardened(path):
         assert "endbr64" in execute([tool("objdump"), "-d", "--section=.text", path]).out
 
 
-@pytest.mark.skipif(bool(SANITIZE), reason="the sanitizers bring their own")
+@pytest.mark.unsanitized
 def test_library_calls_are_fortified():
     assert "_chk@" in "".join(readelf("-s", path) for path in ELF_FILES)

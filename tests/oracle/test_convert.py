@@ -5,7 +5,7 @@ import random
 from functools import lru_cache
 
 import pytest
-from imgtk_test import (KIB, MIB, SANITIZE, TIB, allocated, assert_same_bytes, compressible, digest, execute,
+from imgtk_test import (KIB, MIB, TIB, allocated, assert_same_bytes, compressible, digest, execute,
                         imgtk, imgtk_fails, make_image, make_raw, peak_memory, qemu_img, qemu_io, tool)
 
 # ---- Sources -------------------------------------------------------------------
@@ -263,7 +263,7 @@ def test_the_source_is_never_the_target(tmp_path, how, flags):
 # ---- Memory --------------------------------------------------------------------
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(SANITIZE), reason="a sanitizer has memory of its own")
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("options, size", [("", TIB), ("preallocation=metadata,cluster_size=2M", TIB),
                                            ("preallocation=metadata", 256 << 30)])
 @pytest.mark.parametrize("fmt", ["raw", "qcow2"])

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from imgtk_test import (IMGTK, MIB, SANITIZE, assert_same_bytes, compressible, environment, make_image, make_raw,
+from imgtk_test import (IMGTK, MIB, assert_same_bytes, compressible, environment, make_image, make_raw,
                         peak_memory, qemu_img)
 
 NOWHERE = "/nonexistent"  # as TMPDIR: a temporary copy is an error
@@ -133,7 +133,7 @@ def test_salvage_reads_twice_and_so_is_spooled(source, tmp_path):
     assert_same_bytes(source, tmp_path / "out")
 
 
-@pytest.mark.skipif(bool(SANITIZE), reason="the sanitizers' own memory is not bounded")
+@pytest.mark.unsanitized
 def test_memory_does_not_follow_the_size(tmp_path):
     source = make_raw(tmp_path / "source.raw", 200 * MIB, [(at * MIB, bytes([at % 255 + 1]) * MIB) for at in range(200)])
     image = written_to_a_pipe(source, tmp_path / "image.qcow2")
