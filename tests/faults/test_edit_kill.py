@@ -6,6 +6,7 @@ import pytest
 from imgtk_test import (KIB, MIB, SANITIZE, TESTS, environment, execute, imgtk, make_image, make_raw, qemu_img,
                         qemu_io, tool)
 
+pytestmark = pytest.mark.unsanitized  # a sanitizer must be the first library
 WRITES = "pwrite,fsync,ftruncate,fallocate"
 LAYOUTS = {"plain": "", "tiny": "cluster_size=512,refcount_bits=64", "v2": "compat=0.10",
            "subclusters": "extended_l2=on,cluster_size=16k"}
