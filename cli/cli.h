@@ -7,12 +7,15 @@
 /* Exit codes that several commands use; the others stand with their command. */
 enum { CLI_OK = 0, CLI_FAILED = 1 };
 
+#define CLI_JOINED_MAX 16
 struct cli {
     const char *program;             /* what messages begin with: basename(argv[0]) */
     bool as_qemu_img;                /* started under that name: its defaults where ours differ */
     bool quiet, verbose;
     struct imgtk_context *context;   /* NULL until cli_start() */
     const struct cli_command *command;
+    char *joined[CLI_JOINED_MAX];    /* words of the command line that were made; see brackets.h */
+    int joined_count;
 };
 
 /* The options that every command takes; the first member of each command's values. */
@@ -23,7 +26,7 @@ struct cli_list {
 };
 struct cli_common {
     bool quiet, verbose, help;
-    const char *references;
+    const char *references, *storage_options;
     struct cli_list allow_dirs;
 };
 

@@ -1,4 +1,5 @@
 #include <imgtk/jobs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,11 @@
 #define MAX_WORKERS 64
 #define MAX_SPARSE_SIZE (16u << 20)
 
+/* What is short for --storage-opts. */
+struct network {
+    const char *connections, *requests, *request_size, *timeout;
+};
+
 struct values {
     struct cli_common common;
     const char *format, *source_backing_format, *snapshot;
@@ -21,6 +27,7 @@ struct values {
     const char *sparse, *workers, *cache, *source_cache;
     bool existing, is_zero, compress, salvage, no_sync, resume, image_opts;
     struct progress_options progress;
+    struct network network;
     struct cli_list options;
     int64_t sparse_size; /* of `sparse` */
     unsigned worker_count; /* of `workers` */
@@ -67,6 +74,10 @@ static const struct cli_option options[] = {
     { 't', "cache", CLI_TEXT, FIELD(cache), "MODE",
       "none or directsync: what is written does not stay in the page cache; writeback, writethrough, unsafe: as it comes" },
     { 'T', "source-cache", CLI_TEXT, FIELD(source_cache), "MODE", "the same for the sources" },
+    { '\0', "connections", CLI_TEXT, FIELD(network.connections), "N", "connections to an NBD server at once (4)" },
+    { 'R', "requests", CLI_TEXT, FIELD(network.requests), "N", "requests on their way at once, per connection (64)" },
+    { '\0', "request-size", CLI_TEXT, FIELD(network.request_size), "SIZE", "bytes of a request to a server at most (256k)" },
+    { '\0', "timeout", CLI_TEXT, FIELD(network.timeout), "SECONDS", "how long a server may owe an answer (60)" },
     { 'W', "out-of-order", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; workers are never held back" },
     { 'C', "copy-range", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; the kernel copies where it can" },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; sources are never locked" },
@@ -132,6 +143,31 @@ static const char *snapshot_name(const char *text, char *copy)
             name = item + 14;
     }
     return name ? name : text;
+}
+
+static void append_option(char *text, size_t size, const char *name, const char *value)
+{
+    size_t used = strlen(text);
+    if (value)
+        snprintf(text + used, size - used, "%s%s%s%s", used ? "," : "", name ? name : "", name ? "=" : "", value);
+}
+
+/* Those given by --storage-opts too: what has a name of its own comes last and wins. */
+static int set_network_options(struct cli *cli, const struct values *values)
+{
+    const struct network *network = &values->network;
+    char text[1024] = "";
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    append_option(text, sizeof text, NULL, values->common.storage_options);
+    append_option(text, sizeof text, "connections", network->connections);
+    append_option(text, sizeof text, "requests", network->requests);
+    append_option(text, sizeof text, "request-size", network->request_size);
+    append_option(text, sizeof text, "timeout", network->timeout);
+    if (strlen(text) == sizeof text - 1)
+        return cli_usage_error(cli, "the options for network storages are longer than %zu bytes", sizeof text - 2);
+    if (!*text || !imgtk_context_set_storage_options(cli->context, text, &err))
+        return 0;
+    return cli_fail(cli, NULL, &err);
 }
 
 /* What contradicts itself is refused before anything is opened. */
@@ -308,6 +344,8 @@ static int run(struct cli *cli, int argc, char **argv)
     signals_catch();
     if (code == 0)
         code = cli_start(cli, &values.common);
+    if (code == 0)
+        code = set_network_options(cli, &values);
     if (code)
         return code;
     if (help)

@@ -10,7 +10,7 @@ static const char *protocol_of(const struct imgtk_storage *file)
 {
     struct stat status;
     const char *name = imgtk_storage_name(file);
-    if (strncmp(name, "nbd", 3) == 0 && strchr(name, ':'))
+    if ((strncmp(name, "nbd", 3) == 0 && strchr(name, ':')) || strncmp(name, "[ ", 2) == 0)
         return "nbd";
     if (strncmp(name, "http", 4) == 0 && strchr(name, ':'))
         return strncmp(name, "https:", 6) == 0 ? "https" : "http";

@@ -6,6 +6,7 @@
 
 #include <imgtk/version.h>
 
+#include "brackets.h"
 #include "cli.h"
 #include "options.h"
 #include "output.h"
@@ -95,6 +96,9 @@ static int help(struct cli *cli, int argc, char **argv)
 
 static int run(struct cli *cli, int argc, char **argv)
 {
+    int failed = brackets_join(cli, &argc, argv);
+    if (failed)
+        return failed;
     if (argc < 2)
         return cli_usage_error(cli, "Not enough arguments");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
@@ -140,6 +144,9 @@ int cli_start(struct cli *cli, const struct cli_common *common)
     if (imgtk_context_new(&cli->context, &err))
         return cli_fail(cli, NULL, &err);
     imgtk_context_set_note(cli->context, print_note, cli);
+    if (common->storage_options &&
+        imgtk_context_set_storage_options(cli->context, common->storage_options, &err))
+        return cli_fail(cli, NULL, &err);
     int failed = common->references ? set_policy(cli, common->references) : 0;
     for (size_t i = 0; i < common->allow_dirs.count && failed == 0; i++)
         if (imgtk_context_allow_dir(cli->context, common->allow_dirs.items[i], &err))
@@ -181,5 +188,6 @@ int main(int argc, char **argv)
     cli.as_qemu_img = strcmp(cli.program, "qemu-img") == 0;
     int code = cli_finish_output(&cli, run(&cli, argc, argv));
     imgtk_context_free(cli.context);
+    brackets_free(&cli);
     return code;
 }

@@ -33,6 +33,8 @@ struct cli_option {
       "which files an image may name: those beneath its own folder (the default), any, or none" }, \
     { '\0', "allow-dir", CLI_LIST, offsetof(struct cli_common, allow_dirs), "DIR", \
       "images may also name files beneath DIR; may be given several times" }, \
+    { '\0', "storage-opts", CLI_TEXT, offsetof(struct cli_common, storage_options), "OPTIONS", \
+      "options for network storages, name=value,...: connections, requests, request-size, timeout and others" }, \
     { 'h', "help", CLI_FLAG, offsetof(struct cli_common, help), NULL, "print this help and exit" }, \
     { '\0', NULL, CLI_FLAG, 0, NULL, NULL }
 

@@ -30,7 +30,18 @@ void imgtk_context_free(struct imgtk_context *context)
         return;
     registry_free(context->registry);
     config_free(&context->config);
+    free(context->storage_options);
     free(context);
+}
+
+int imgtk_context_set_storage_options(struct imgtk_context *context, const char *text, struct imgtk_error *err)
+{
+    char *copy = strdup(text);
+    if (!copy)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    free(context->storage_options);
+    context->storage_options = copy;
+    return 0;
 }
 
 void imgtk_context_set_references(struct imgtk_context *context, enum imgtk_reference_policy policy)

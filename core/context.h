@@ -13,6 +13,7 @@ struct imgtk_context {
     void (*note)(void *context, const char *message);
     void *note_context;
     const volatile int *cancel; /* may be NULL */
+    char *storage_options;      /* of all storage modules; may be NULL */
 };
 
 /* A line for -v; cheap when nobody listens. */

@@ -83,8 +83,8 @@ static int open_with_ops(const struct imgtk_storage_ops *ops, const char *name, 
     return status;
 }
 
-static int open_module(const struct imgtk_storage_ops *ops, const char *name, uint32_t flags, const char *options,
-                       struct imgtk_storage **out, struct imgtk_error *err)
+static int open_module(const struct imgtk_context *context, const struct imgtk_storage_ops *ops, const char *name,
+                       uint32_t flags, const char *options, struct imgtk_storage **out, struct imgtk_error *err)
 {
     struct imgtk_storage_ops complete; /* a module built for an older ABI has a shorter table */
     int status = storage_ops_complete(ops, &complete, err);
@@ -93,7 +93,9 @@ static int open_module(const struct imgtk_storage_ops *ops, const char *name, ui
     struct imgtk_opts *opts = imgtk_opts_new(complete.opts);
     if (!opts)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    if (options)
+    if (context->storage_options)
+        status = imgtk_opts_parse(opts, complete.name, context->storage_options, err);
+    if (status == 0 && options)
         status = imgtk_opts_parse(opts, complete.name, options, err);
     if (status == 0)
         status = open_with_ops(&complete, name, flags, opts, out, err);
@@ -226,7 +228,7 @@ int imgtk_storage_open(struct imgtk_context *context, const char *name, uint32_t
     if (status)
         return status;
     if (parsed.kind == STORAGE_NAME_MODULE)
-        return open_module(parsed.ops, name, flags, options, out, err);
+        return open_module(context, parsed.ops, name, flags, options, out, err);
     status = refuse_options(options, err);
     if (status)
         return status;
@@ -277,7 +279,7 @@ int imgtk_storage_create(struct imgtk_context *context, const char *name, struct
     case STORAGE_NAME_NULL:
         return null_open(name, out, err);
     case STORAGE_NAME_MODULE:
-        return open_module(parsed.ops, name, IMGTK_STORAGE_WRITABLE, NULL, out, err);
+        return open_module(context, parsed.ops, name, IMGTK_STORAGE_WRITABLE, NULL, out, err);
     default:
         return file_create(parsed.path, out, err);
     }

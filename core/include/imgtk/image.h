@@ -32,6 +32,9 @@ IMGTK_API void imgtk_context_free(struct imgtk_context *context);
 
 IMGTK_API void imgtk_context_set_references(struct imgtk_context *context, enum imgtk_reference_policy policy);
 IMGTK_API int imgtk_context_allow_dir(struct imgtk_context *context, const char *folder, struct imgtk_error *err);
+/* Options, as text, for every storage that a module opens ("connections=8,timeout=5"); one that it does not know is an
+   error. Those of a request are parsed after them. */
+IMGTK_API int imgtk_context_set_storage_options(struct imgtk_context *context, const char *text, struct imgtk_error *err);
 /* Lines for -v: modules loaded, chain, copy method, policy. NULL: nobody listens. May be called from workers. */
 IMGTK_API void imgtk_context_set_note(struct imgtk_context *context, void (*note)(void *, const char *), void *note_context);
 /* Opening an image looks at it where it may take long (a pipe that is read to its end); not 0: IMGTK_ECANCELLED. */

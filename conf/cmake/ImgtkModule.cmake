@@ -1,0 +1,31 @@
+# imgtk_add_format(NAME SOURCES... [CODEC]): a loadable module for a format.
+# imgtk_add_storage(NAME SOURCES... [LIBRARIES TARGETS...]): one for a storage.
+#
+# NAME is the driver's or the storage's name and the module's file name. CODEC links the compression code, which only
+# the formats that compress should depend on. The objects are a target of their own, so that unit tests can link them.
+function(imgtk_add_module kind name)
+  cmake_parse_arguments(MODULE "CODEC" "" "LIBRARIES" ${ARGN})
+  set(target imgtk-${kind}-${name})
+  add_library(${target}-objects OBJECT ${MODULE_UNPARSED_ARGUMENTS})
+  target_include_directories(${target}-objects PUBLIC ${PROJECT_SOURCE_DIR}/core ${PROJECT_SOURCE_DIR}/core/include)
+  target_compile_definitions(${target}-objects PRIVATE IMGTK_VERSION="${PROJECT_VERSION}")
+  target_link_libraries(${target}-objects PUBLIC ${MODULE_LIBRARIES})
+
+  add_library(${target} MODULE)
+  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE C
+    PREFIX "" OUTPUT_NAME ${name} LIBRARY_OUTPUT_DIRECTORY ${IMGTK_MODULE_BUILD_DIR})
+  target_link_libraries(${target} PRIVATE ${target}-objects)
+  if(MODULE_CODEC)
+    target_link_libraries(${target} PRIVATE imgtk-codec)
+  endif()
+  target_link_libraries(${target} PRIVATE imgtk Threads::Threads)
+  install(TARGETS ${target} LIBRARY DESTINATION ${IMGTK_MODULE_DIR} COMPONENT ${kind}-${name})
+endfunction()
+
+function(imgtk_add_format name)
+  imgtk_add_module(format ${name} ${ARGN})
+endfunction()
+
+function(imgtk_add_storage name)
+  imgtk_add_module(storage ${name} ${ARGN})
+endfunction()

@@ -1,0 +1,275 @@
+"""NBD exports as source and destination, against nbdkit and qemu-nbd; servers that misbehave are tests/nbd_liar.py."""
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from imgtk_test import (GIB, IMGTK, MIB, TESTS, TIB, assert_same_bytes, compressible, environment, execute, imgtk, imgtk_fails,
+                        make_raw, missing, qemu_img, tool)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def module():
+    if "nbd" not in [entry["name"] for entry in json.loads(imgtk("formats", "--output=json").out)]:
+        missing("the NBD module is not built (libnbd)")
+
+
+@pytest.fixture
+def source(tmp_path):
+    return make_raw(tmp_path / "source.raw", 12 * MIB + 512, [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB)),
+                                                             (12 * MIB, b"e" * 512)])
+
+
+class Server:
+    """A server on a Unix socket in the test's folder, ended with the test."""
+
+    def __init__(self, folder, words):
+        self.path = folder / "socket"
+        self.uri = f"nbd+unix:///?socket={self.path}"
+        self.process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 20
+        while not self.is_up():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.end()
+                pytest.fail(f"{words} did not start")
+            time.sleep(0.01)
+
+    def is_up(self):
+        with socket.socket(socket.AF_UNIX) as attempt:
+            return attempt.connect_ex(str(self.path)) == 0
+
+    def end(self):
+        self.process.terminate()
+        self.process.communicate(timeout=20)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    servers = []
+
+    def start(*words):
+        (tmp_path / "socket").unlink(missing_ok=True)
+        servers.append(Server(tmp_path, words))
+        return servers[-1].uri
+
+    yield start
+    for server in servers:
+        server.end()
+
+
+@pytest.fixture
+def nbdkit(tmp_path, serve):
+    """nbdkit(*words): an export; its URI."""
+    return lambda *words: serve(tool("nbdkit"), "-f", "-U", tmp_path / "socket", *words)
+
+
+# ---- Source and destination ---------------------------------------------------------
+
+KINDS = {
+    "file": [], "one-connection": ["--filter=multi-conn", ("multi-conn-mode=disable",)], "no-extents": ["--filter=noextents"],
+    "slow": ["--filter=delay", ("rdelay=2ms", "wdelay=2ms")], "no-zero": ["--filter=nozero"],
+    "blocks": ["--filter=blocksize-policy", ("blocksize-minimum=4096", "blocksize-preferred=64k", "blocksize-error-policy=error")],
+    "simple-replies": ["--no-sr"],
+}
+
+
+def kit_words(kind, *plugin):
+    words = [word for word in KINDS[kind] if isinstance(word, str)]
+    settings = [setting for word in KINDS[kind] if isinstance(word, tuple) for setting in word]
+    return [*words, *plugin, *settings]
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("kind", KINDS)
+def test_from_a_server(tmp_path, nbdkit, kind):
+    source = make_raw(tmp_path / "source.raw", 12 * MIB, [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB))])
+    uri = nbdkit(*kit_words(kind, "file", source))
+    imgtk("convert", "-f", "raw", "-O", "raw", uri, tmp_path / "out")
+    assert_same_bytes(source, tmp_path / "out")
+    imgtk("convert", "-f", "raw", "-O", "qcow2", "-c", uri, tmp_path / "out.qcow2")
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "qcow2", source, tmp_path / "out.qcow2").out
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("kind", KINDS)
+def test_to_a_server(tmp_path, nbdkit, kind):
+    """Over old content, which holes of the source must replace by zeroes."""
+    source = make_raw(tmp_path / "source.raw", 12 * MIB, [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB))])
+    export = make_raw(tmp_path / "export", 12 * MIB, [(0, b"\xaa" * 12 * MIB)])
+    uri = nbdkit(*kit_words(kind, "file", export))
+    imgtk("convert", "-n", "-f", "raw", "-O", "raw", source, uri)
+    assert_same_bytes(source, export)
+
+
+def test_qemu_nbd_serves_any_format(tmp_path, source, serve):
+    qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", source, tmp_path / "image.qcow2")
+    uri = serve(tool("qemu-nbd"), "-r", "-t", "-f", "qcow2", "-k", tmp_path / "socket", tmp_path / "image.qcow2")
+    imgtk("convert", "-f", "raw", "-O", "raw", uri, tmp_path / "out")
+    assert_same_bytes(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("fmt", ["qcow2", "vmdk", "vdi", "vpc", "vhdx"])
+def test_any_format_lies_in_an_export(tmp_path, source, nbdkit, fmt):
+    options = ["-o", "force_size=on"] if fmt == "vpc" else []
+    qemu_img("convert", "-f", "raw", "-O", fmt, *options, source, tmp_path / "image")
+    uri = nbdkit("file", tmp_path / "image")
+    assert json.loads(imgtk("info", "--output=json", uri).out)["format"] == fmt
+    assert "identical" in imgtk("compare", "-f", "raw", source, uri).out
+    imgtk("convert", "-O", "raw", uri, tmp_path / "out")
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "raw", source, tmp_path / "out").out
+
+
+def test_qcow2_is_written_into_an_export(tmp_path, source, nbdkit):
+    export = make_raw(tmp_path / "export", 32 * MIB)
+    imgtk("convert", "-f", "raw", "-O", "qcow2", source, nbdkit("file", export))
+    qemu_img("check", "-f", "qcow2", export)
+    assert "identical" in qemu_img("compare", "-f", "raw", "-F", "qcow2", source, export).out
+
+
+def test_extents_are_the_servers(nbdkit):
+    uri = nbdkit("--filter=offset", "data", "1 @0x10000 2*65536 @0x1000000 3", "offset=0")
+    rows = json.loads(imgtk("map", "-f", "raw", "--output=json", uri).out)
+    assert [row["data"] for row in rows][:2] == [True, False]
+
+
+def test_an_empty_tebibyte_takes_no_time(tmp_path, nbdkit):
+    uri = nbdkit("memory", "1T")
+    assert json.loads(imgtk("map", "--output=json", uri).out)[0]["length"] == TIB
+    imgtk("convert", "-f", "raw", "-O", "qcow2", uri, tmp_path / "out.qcow2", timeout=20)
+    assert os.path.getsize(tmp_path / "out.qcow2") < MIB
+
+
+# ---- Servers that imgtk starts ---------------------------------------------------------
+
+def test_a_command_in_brackets(tmp_path, source):
+    copy = tmp_path / "it's a disk.raw"
+    imgtk("convert", "-f", "raw", "-O", "raw", "--", "[", tool("nbdkit"), "--exit-with-parent", "file", source, "]", copy)
+    assert_same_bytes(source, copy)
+    imgtk("convert", "-O", "qcow2", "-f", "raw", "--", "[", tool("nbdkit"), "file", copy, "]", tmp_path / "out.qcow2")
+    assert "identical" in imgtk("compare", tmp_path / "out.qcow2", "[", tool("nbdkit"), "file", source, "]").out
+    info = json.loads(imgtk("info", "-f", "raw", "--output=json", "[", tool("nbdkit"), "memory", "1G", "]").out)
+    assert info["virtual-size"] == GIB
+    imgtk("convert", "-f", "raw", "-O", "raw", source, "[", tool("nbdkit"), "memory", "64M", "]")
+
+
+def running(marker):
+    """Processes whose command line has the marker."""
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and marker in command_line(pid)]
+
+
+def command_line(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_server_is_ended(tmp_path, source, good):
+    marker = f"name=marker-{tmp_path.name}"
+    words = ["[", tool("nbdkit"), "-D", marker.replace("=", "."). replace("name.", "file.") + "=0", "file", source, "]"]
+    target = tmp_path / "out" if good else tmp_path / "missing/out"
+    result = imgtk("convert", "-f", "raw", "-O", "raw", "--", *words, target, code=None)
+    assert (result.code == 0) == good, result
+    deadline = time.monotonic() + 10
+    while running(tmp_path.name + "=0") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running(tmp_path.name + "=0") == []
+
+
+@pytest.mark.parametrize("words, match", [
+    (["[", "nbdkit", "memory", "1M"], r"'\[' and '\]'"), (["[", "]"], r"'\[' and '\]'"),
+    (["[", "/nonexistent/server", "x", "]"], "cannot connect"),
+])
+def test_commands_that_cannot_be(words, match):
+    result = imgtk("info", *words, code=1)
+    assert re.search(match, result.err)
+
+
+# ---- What is refused, and what fails ----------------------------------------------------
+
+def test_a_read_only_export_is_refused_before_the_first_byte(tmp_path, source, nbdkit):
+    uri = nbdkit("-r", "memory", "64M")
+    imgtk_fails("convert", "-n", "-f", "raw", "-O", "raw", source, uri, match="the export is read-only")
+
+
+def test_an_export_that_is_too_small(tmp_path, source, nbdkit):
+    export = make_raw(tmp_path / "export", 4 * MIB, [(0, b"\xaa" * 4 * MIB)])
+    imgtk_fails("convert", "-n", "-f", "raw", "-O", "raw", source, nbdkit("file", export), match="the disk needs")
+    assert export.read_bytes() == b"\xaa" * 4 * MIB
+
+
+@pytest.mark.parametrize("when", ["error-pread-rate=100%", "error-pread-rate=10%"])
+def test_errors_of_the_server(tmp_path, source, nbdkit, when):
+    uri = nbdkit("--filter=error", "file", source, "error=EIO", when)
+    result = imgtk("convert", "-f", "raw", "-O", "raw", uri, tmp_path / "out", code=None)
+    if result.code:
+        assert "the server could not read" in result.err and len(result.err.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+    else:
+        assert_same_bytes(source, tmp_path / "out")
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    imgtk_fails("info", f"nbd+unix:///?socket={tmp_path}/none", match="cannot connect: .*No such file")
+
+
+@pytest.mark.parametrize("option, match", [
+    (["--storage-opts", "conections=3"], "conections"), (["--connections", "0"], "connections"),
+    (["--request-size", "1"], "request-size"), (["--timeout", "soon"], "timeout")])
+def test_options_are_checked(tmp_path, nbdkit, option, match):
+    imgtk_fails("convert", *option, "-f", "raw", "-O", "raw", nbdkit("memory", "1M"), tmp_path / "out", match=match)
+
+
+def test_options_reach_the_server(tmp_path, nbdkit):
+    """What the server sees: so many connections, and requests of no more than that size."""
+    log = tmp_path / "log"
+    source = make_raw(tmp_path / "source.raw", 4 * MIB, [(0, os.urandom(4 * MIB))])
+    uri = nbdkit("--filter=log", "file", source, f"logfile={log}")
+    imgtk("convert", "--connections=2", "-R", "8", "--request-size=64k", "-f", "raw", "-O", "raw", uri, tmp_path / "out")
+    text = log.read_text()
+    assert len(set(re.findall(r"connection=(\d+) Connect", text))) == 2
+    sizes = [int(size, 16) for size in re.findall(r" Read id=\d+ offset=0x[0-9a-f]+ count=(0x[0-9a-f]+)", text)]
+    assert max(sizes) == 64 << 10
+
+
+# ---- Servers that misbehave ---------------------------------------------------------------
+
+@pytest.fixture
+def liar(tmp_path, serve):
+    return lambda how: serve(sys.executable, TESTS / "nbd_liar.py", tmp_path / "socket", how)
+
+
+@pytest.mark.parametrize("how, match", [
+    ("garbage", "cannot connect"), ("hangup", "connection was lost"), ("short", "connection was lost|could not read"),
+    ("wrong-handle", "connection was lost|could not read"), ("error", "could not read"),
+])
+def test_replies_that_are_wrong(tmp_path, liar, how, match):
+    imgtk_fails("convert", "-f", "raw", "-O", "raw", liar(how), tmp_path / "out", match=match, timeout=30)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["silent", "silent-handshake"])
+def test_a_server_that_says_nothing_more(tmp_path, liar, how):
+    begun = time.monotonic()
+    imgtk_fails("convert", "--timeout=1", "-f", "raw", "-O", "raw", liar(how), tmp_path / "out",
+                match="does not answer", timeout=30)
+    assert time.monotonic() - begun < 15
+    assert not (tmp_path / "out").exists()
+
+
+def test_secrets_are_not_printed():
+    result = imgtk("info", "nbd://user:geheim@127.0.0.1:1/export", code=1)
+    assert "geheim" not in result.err + result.out
+
+
+def test_images_cannot_name_exports(tmp_path, nbdkit):
+    uri = nbdkit("memory", "1M")
+    qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", uri, "-F", "raw", tmp_path / "image.qcow2", "1M")
+    imgtk_fails("convert", "-O", "raw", tmp_path / "image.qcow2", tmp_path / "out", match="--references")
