@@ -138,7 +138,7 @@ int imgtk_commit(const struct imgtk_commit *job, struct imgtk_error *err)
     struct commit commit = { .job = job, .progress = { .phase = "commit", .total = imgtk_image_size(job->image) } };
     if (job->depth == 0 || job->depth >= job->image->count || (job->depth > 1 && !job->keep))
         return imgtk_fail(err, IMGTK_EINVAL, "there is no layer %zu to commit into", job->depth);
-    int status = edit_refuse_snapshots(job->image, "a commit", err);
+    int status = edit_refuse_snapshots(job->image, job->depth, "a commit", err);
     if (!status)
         status = image_open_below(job->image, job->depth, &commit.base, err);
     if (!status)

@@ -29,9 +29,8 @@ int edit_begin(struct imgtk_image *image, bool same_disk, uint32_t *unit, struct
     return 0;
 }
 
-int edit_refuse_snapshots(const struct imgtk_image *image, const char *what, struct imgtk_error *err)
+static int refuse_snapshots(const struct imgtk_layer *layer, const char *what, struct imgtk_error *err)
 {
-    const struct imgtk_layer *layer = &image->layers[0].public;
     struct imgtk_layer_info about;
     int status = imgtk_layer_describe(layer, &about, err);
     if (status)
@@ -43,6 +42,14 @@ int edit_refuse_snapshots(const struct imgtk_image *image, const char *what, str
         return 0;
     return imgtk_fail(err, IMGTK_EREFUSED, "%s: %s would change the disks of its internal snapshots: delete them first",
                       layer->name, what);
+}
+
+int edit_refuse_snapshots(const struct imgtk_image *image, size_t layers, const char *what, struct imgtk_error *err)
+{
+    int status = 0;
+    for (size_t depth = 0; !status && depth < layers; depth++)
+        status = refuse_snapshots(&image->layers[depth].public, what, err);
+    return status;
 }
 
 int edit_commit(struct imgtk_image *image, struct imgtk_error *err)

@@ -6,8 +6,8 @@
 
 /* Begins an edit of the top layer; same_disk and *unit: see struct imgtk_edit. */
 int edit_begin(struct imgtk_image *image, bool same_disk, uint32_t *unit, struct imgtk_error *err);
-/* IMGTK_EREFUSED: the top layer has internal snapshots, which depend on what lies below it. `what`: the job. */
-int edit_refuse_snapshots(const struct imgtk_image *image, const char *what, struct imgtk_error *err);
+/* IMGTK_EREFUSED: one of the first `layers` has internal snapshots, which depend on what lies below. `what`: the job. */
+int edit_refuse_snapshots(const struct imgtk_image *image, size_t layers, const char *what, struct imgtk_error *err);
 /* Makes the disk larger, and what that adds read as zeroes. */
 int edit_grow(struct imgtk_image *image, uint64_t size, uint32_t unit, struct imgtk_error *err);
 /* Commits; the layer's size is then the new one. */

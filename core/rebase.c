@@ -171,7 +171,7 @@ int imgtk_rebase(const struct imgtk_rebase *job, struct imgtk_error *err)
 {
     const struct imgtk_layer *layer = &job->image->layers[0].public;
     struct rebase rebase = { .job = job, .progress = { .phase = "rebase", .total = layer->size } };
-    int status = job->unsafe ? 0 : edit_refuse_snapshots(job->image, "another backing file", err);
+    int status = job->unsafe ? 0 : edit_refuse_snapshots(job->image, 1, "another backing file", err);
     if (!status)
         status = edit_begin(job->image, true, &rebase.unit, err);
     if (!status && layer->driver->edit_backing(layer->handle, job->backing_name, job->backing_format, err))

@@ -402,7 +402,21 @@ def test_snapshots_are_not_given_another_backing_file(tmp_path):
     before = digest(tmp_path / "top"), digest(tmp_path / "base")
     imgtk_fails("rebase", "-b", "", tmp_path / "top", match="disks of its internal snapshots")
     imgtk_fails("commit", tmp_path / "top", match="disks of its internal snapshots")
+    make_image(tmp_path / "above", SIZE, backing="top", backing_fmt="qcow2", writes=["write -P 9 0 4k"])
+    imgtk_fails("commit", "-b", tmp_path / "base", tmp_path / "above", match="top: a commit would change the disks")
     assert (digest(tmp_path / "top"), digest(tmp_path / "base")) == before
+    imgtk("commit", tmp_path / "above")  # what lies above the snapshots does not concern them
+    assert_sound(tmp_path / "top", tmp_path / "above")
+
+
+def test_refcount_table_that_grows(tmp_path):
+    """A cluster of it counts 8 MiB of the file here."""
+    make_image(tmp_path / "base", 9 * MIB, options="cluster_size=512")
+    make_image(tmp_path / "top", 9 * MIB, backing="base", backing_fmt="qcow2", writes=["write -P 1 0 9M"])
+    imgtk("commit", tmp_path / "top")
+    imgtk("snapshot", "-c", "s", tmp_path / "base")
+    assert_sound(tmp_path / "base")
+    qemu_io(tmp_path / "base", "read -P 1 0 9M", fmt="qcow2")
 
 
 # ---- Data files and bitmaps ---------------------------------------------------------------------

@@ -240,9 +240,9 @@ struct imgtk_measure {
 /*
  * One thread edits a handle that was opened with IMGTK_OPEN_WRITABLE: edit_begin, any of the changes, edit_commit, and
  * so on. Until edit_commit returns 0 the file holds the image as it was, whatever interrupts the process, but for bytes
- * that were written or zeroed where this layer held bytes of its own; after it, all the changes. read(), extent() and
- * size() tell of a change only after edit_commit, before and during which no other thread uses the handle. What was not
- * committed is lost with close().
+ * that were written or zeroed where this layer held bytes of its own (and raw, without metadata, may be longer already);
+ * after it, all the changes. Others may read meanwhile, but not during edit_commit; read(), extent() and size() tell of
+ * a change only after it. What was not committed is lost with the next edit_begin, or with close().
  */
 struct imgtk_edit {
     bool same_disk; /* in: the guest's bytes will read as before, so that nothing that records changes is concerned */
