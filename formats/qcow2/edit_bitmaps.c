@@ -360,7 +360,7 @@ static int write_table(struct qcow2_edit *edit, struct bitmap *bitmap, struct im
 static int write_directory(struct qcow2_edit *edit, struct imgtk_error *err)
 {
     const struct qcow2_bitmaps *on_disk = &edit->image->extensions.bitmaps;
-    uint64_t offset;
+    uint64_t offset = 0;
     int status = qcow2_edit_release_range(edit, on_disk->directory_offset, on_disk->directory_size, err);
     if (status == 0)
         status = qcow2_edit_allocate(edit, qcow2_clusters(geometry_of(edit), on_disk->directory_size), QCOW2_USE_ALONE,
