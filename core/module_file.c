@@ -147,8 +147,7 @@ int module_file_load(const char *path, const char *name, struct module_file *out
         status = require_elf(path, err);
     if (status)
         return status;
-    /* It stays: the libraries of a module may have left thread-local data with destructors of their own. */
-    out->library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    out->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!out->library) {
         const char *reason = dlerror();
         return imgtk_fail(err, IMGTK_EINVAL, "cannot be loaded: %s", reason ? reason : "no reason given");
