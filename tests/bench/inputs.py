@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 IMGTK = Path(os.environ.get("IMGTK", ROOT / "build-release/bin/imgtk")).resolve()
 QUICK_TREE = ["/usr/include", "/usr/lib/python3"]
-TREE = ["/usr/bin", "/usr/share", "/usr/include", "/usr/lib/x86_64-linux-gnu", "/usr/lib/python3"]
+TREE = ["/usr/bin", "/usr/share", "/usr/include", "/usr/lib/python3"]
 
 ENV = dict(os.environ, LC_ALL="C", IMGTK_CONFIG=str(ROOT / "tests/empty.yaml"))
 ENV.setdefault("IMGTK_MODULE_PATH", str(IMGTK.parents[1] / "modules"))

@@ -70,9 +70,10 @@ def occupied(path):
 
 
 def all_peers(row, newer):
-    """Those that are installed; `newer`: other builds of qemu-img that run as peers too."""
+    """Those that are installed; `newer`: other builds of qemu-img that run too, as the last qemu-img of the row does."""
     peers = [peer for peer in row.peers if shutil.which(peer.split()[0])]
-    return peers + [peer.replace("qemu-img", path, 1) for path in newer for peer in row.peers if peer.startswith("qemu-img")]
+    same = [peer for peer in row.peers if peer.startswith("qemu-img")][-1:]
+    return peers + [peer.replace("qemu-img", path, 1) for path in newer for peer in same]
 
 
 def measure(row, pairs, folder, newer=()):
