@@ -89,7 +89,7 @@ def recipes(folder, size_gib, quick):
         "empty16t.qcow2": lambda at: qemu_img("create", "-q", "-f", "qcow2", at, "16T"),
         "metadata1t.qcow2": lambda at: metadata(at, "64G" if quick else "1T"),
         "fragmented4k.qcow2": lambda at: fragmented(at, 4096, 5_000 if quick else 1_000_000),
-        "fragmented64k.qcow2": lambda at: fragmented(at, 65536, 500 if quick else 50_000),
+        "fragmented64k.qcow2": lambda at: fragmented(at, 65536, 500 if quick else 10_000),
         "overlay.qcow2": lambda at: overlay(at, folder / "plain.qcow2"),
         "chain.qcow2": lambda at: chain(at, folder / "plain.qcow2", 5 if quick else 50),
         "small.qcow2": lambda at: qemu_img("convert", "-O", "qcow2", ROOT / "tests/fixtures/debian.qcow2", at),

@@ -46,6 +46,25 @@ def settle(size):
     subprocess.run([sys.executable, "-c", TOUCH, str(size + size // 4)], check=False)
 
 
+def warm(command, inputs):
+    """Of the inputs, only what the command reads is in the page cache: all of them together may not fit."""
+    for path in inputs:
+        with open(path, "rb", buffering=0) as file:
+            if str(path) not in command:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                continue
+            at = 0
+            while (at := next_data(file, at)) is not None:
+                at += len(os.pread(file.fileno(), 1 << 20, at)) or 1
+
+
+def next_data(file, at):
+    try:
+        return os.lseek(file.fileno(), at, os.SEEK_DATA)
+    except OSError:
+        return None
+
+
 def run_once(command, out, folder, size=0):
     """Seconds, CPU seconds and peak memory (KiB) of one run."""
     words = [word.replace("{out}", str(out)).replace("{in}", str(folder)) for word in command.split()]
@@ -76,8 +95,9 @@ def all_peers(row, newer):
     return peers + [peer.replace("qemu-img", path, 1) for path in newer for peer in same]
 
 
-def measure(row, pairs, folder, newer=()):
+def measure(row, pairs, folder, inputs, newer=()):
     """`folder` holds the outputs, and the inputs of rows that say {in}."""
+    warm(row.mine, inputs)
     mine_out, peer_out = folder / "mine.out", folder / "peer.out"
     peers = all_peers(row, newer)
     best = min(peers, key=lambda peer: run_once(peer, peer_out, folder)[0]) if pairs > 1 else peers[0]
