@@ -12,6 +12,7 @@
 
 #define MAX_SOURCES 256
 #define MAX_WORKERS 64
+#define PIECE_SIZE (2u << 20) /* what a thread of a conversion handles at once */
 #define MAX_SPARSE_SIZE (16u << 20)
 
 /* What is short for --storage-opts. */
@@ -24,13 +25,15 @@ struct values {
     const char *format, *source_backing_format, *snapshot;
     const char *target_format, *backing, *backing_format;
     const char *relative_to, *relative_format;
-    const char *sparse, *workers, *cache, *source_cache;
+    const char *sparse, *workers, *cache, *source_cache, *rate, *queue;
+    bool allocated, no_extents, synchronous;
     bool existing, is_zero, compress, salvage, no_sync, resume, image_opts;
     struct progress_options progress;
     struct network network;
     struct cli_list options;
     int64_t sparse_size; /* of `sparse` */
     unsigned worker_count; /* of `workers` */
+    uint64_t rate_limit, queue_size; /* of `rate` and `queue` */
 };
 #define FIELD(name) offsetof(struct values, name)
 
@@ -49,6 +52,9 @@ static const struct cli_option options[] = {
     { 'c', "compress", CLI_FLAG, FIELD(compress), NULL, "compress the destination" },
     { 'S', "sparse-size", CLI_TEXT, FIELD(sparse), "SIZE",
       "how many bytes of zeroes at least become a hole (4k); 0: everything is written out" },
+    { '\0', "sparse", CLI_TEXT, FIELD(sparse), "SIZE", NULL },
+    { '\0', "allocated", CLI_FLAG, FIELD(allocated), NULL, "the same as -S 0: zeroes take up space in the destination" },
+    { '\0', "no-extents", CLI_FLAG, FIELD(no_extents), NULL, "do not ask the sources for holes: read all of them" },
     { 'B', "backing", CLI_TEXT, FIELD(backing), "FILE",
       "make an overlay of this backing file: only what differs from it is written" },
     { 'b', NULL, CLI_TEXT, FIELD(backing), "FILE", NULL },
@@ -66,6 +72,11 @@ static const struct cli_option options[] = {
       "keep a journal beside the unfinished file, and go on with what an interrupted conversion left" },
     { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (one more than there are CPUs)" },
     { '\0', "parallel", CLI_TEXT, FIELD(workers), "N", NULL },
+    { '\0', "threads", CLI_TEXT, FIELD(workers), "N", NULL },
+    { '\0', "queue-size", CLI_TEXT, FIELD(queue), "SIZE", "how much data may be on its way in memory, 2 MiB per thread" },
+    { '\0', "synchronous", CLI_FLAG, FIELD(synchronous), NULL, "one thread, and one request to a server at a time" },
+    { '\0', "rate-limit", CLI_TEXT, FIELD(rate), "SIZE", "bytes of data per second at most" },
+    { '\0', "flush", CLI_ACCEPTED, 0, NULL, "accepted for nbdcopy's sake; the destination is flushed unless --no-sync is given" },
     { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
     { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
       "show progress, or write it to a file descriptor for a program" },
@@ -127,6 +138,30 @@ static int parse_workers(struct cli *cli, const char *text, unsigned *out)
                          MAX_WORKERS);
     *out = (unsigned)workers;
     return 0;
+}
+
+static int parse_queue(struct cli *cli, struct values *values)
+{
+    if (!values->queue || (imgtk_parse_size(values->queue, &values->queue_size, NULL) == 0 && values->queue_size > 0))
+        return 0;
+    return cli_error(cli, "Invalid queue size '%s'", values->queue);
+}
+
+/* Fewer threads where the queue has no room for a piece of each. */
+static unsigned bound_workers(const struct cli *cli, const struct values *values)
+{
+    if (!values->queue)
+        return values->worker_count;
+    uint64_t room = values->queue_size / PIECE_SIZE > 0 ? values->queue_size / PIECE_SIZE : 1;
+    unsigned workers = values->worker_count ? values->worker_count : imgtk_context_workers(cli->context);
+    return room < workers ? (unsigned)room : workers;
+}
+
+static int parse_rate(struct cli *cli, struct values *values)
+{
+    if (!values->rate || (imgtk_parse_size(values->rate, &values->rate_limit, NULL) == 0 && values->rate_limit > 0))
+        return 0;
+    return cli_error(cli, "Invalid rate '%s': a number of bytes per second is expected, such as 50M", values->rate);
 }
 
 /* "snapshot.id=1", "snapshot.name=x" or the name or id itself. Given both, the id decides, since it is unique. */
@@ -192,8 +227,18 @@ static int check_combination(struct cli *cli, const struct values *values, const
 
 static int parse_values(struct cli *cli, struct values *values)
 {
+    if (values->allocated && !values->sparse)
+        values->sparse = "0";
+    if (values->synchronous && !values->workers)
+        values->workers = "1";
+    if (values->synchronous && !values->network.requests)
+        values->network.requests = "1";
     int failed = parse_sparse(cli, values->sparse, &values->sparse_size);
-    return failed ? failed : parse_workers(cli, values->workers, &values->worker_count);
+    if (failed == 0)
+        failed = parse_workers(cli, values->workers, &values->worker_count);
+    if (failed == 0)
+        failed = parse_queue(cli, values);
+    return failed ? failed : parse_rate(cli, values);
 }
 
 /* ---- Doing it ------------------------------------------------------------- */
@@ -277,7 +322,8 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
     struct imgtk_convert job = {
         .sources = inputs->images, .source_count = inputs->count,
         .salvaged = values->salvage ? report_salvaged : NULL, .salvage_context = cli,
-        .sparse_size = values->sparse_size, .workers = values->worker_count,
+        .sparse_size = values->sparse_size, .workers = bound_workers(cli, values), .no_extents = values->no_extents,
+        .rate_limit = values->rate_limit,
         .target = { .name = name, .format = target->driver->name, .format_opts = target->options,
                     .existing = values->existing, .is_zero = values->is_zero, .compress = values->compress,
                     .drop_cache = drops_cache(values->cache), .no_sync = values->no_sync, .resume = values->resume },

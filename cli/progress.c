@@ -134,11 +134,12 @@ static void update_plain(struct progress *progress)
 static void write_jsonl(struct progress *progress)
 {
     char row[256];
-    int length = snprintf(row, sizeof row,
-                          "{\"phase\":\"%s\",\"done\":%llu,\"total\":%llu,\"copied\":%llu,\"elapsed\":%.3f}\n",
-                          progress->last.phase ? progress->last.phase : "copy",
+    double elapsed = seconds_since(&progress->begun);
+    double rate = elapsed > 0 ? (double)progress->last.copied / elapsed : 0;
+    int length = snprintf(row, sizeof row, "{\"phase\":\"%s\",\"done\":%llu,\"total\":%llu,\"copied\":%llu,"
+                          "\"rate\":%.0f,\"elapsed\":%.3f}\n", progress->last.phase ? progress->last.phase : "copy",
                           (unsigned long long)progress->last.done, (unsigned long long)progress->last.total,
-                          (unsigned long long)progress->last.copied, seconds_since(&progress->begun));
+                          (unsigned long long)progress->last.copied, rate, elapsed);
     write_row(progress->fd, row, (size_t)length);
 }
 

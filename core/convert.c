@@ -88,7 +88,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
     if (status)
         return status;
     conversion->base = job->backing ? job->backing : job->relative_to;
-    struct plan_options options = { .write_all = job->sparse_size == 0, .backing = conversion->base,
+    struct plan_options options = { .write_all = job->sparse_size == 0, .ignore_extents = job->no_extents, .backing = conversion->base,
                                     .salvage = job->salvaged != NULL, .zeroes_as_data = job->relative_to != NULL };
     status = source_init(&conversion->source, job->sources, job->source_count, err);
     if (!status)
@@ -190,10 +190,12 @@ int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job
     pthread_mutex_init(&conversion->lock, NULL);
     pthread_mutex_init(&conversion->reading, NULL);
     turnstile_init(&conversion->stile);
+    rate_init(&conversion->rate, job->rate_limit);
     int status = run(conversion, &local);
     target_close(&conversion->target);
     if (conversion->plan.source)
         plan_destroy(&conversion->plan);
+    rate_destroy(&conversion->rate);
     turnstile_destroy(&conversion->stile);
     pthread_mutex_destroy(&conversion->reading);
     pthread_mutex_destroy(&conversion->lock);

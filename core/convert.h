@@ -6,6 +6,7 @@
 
 #include "imgtk/jobs.h"
 #include "plan.h"
+#include "rate.h"
 #include "source.h"
 #include "target.h"
 #include "turn.h"
@@ -35,6 +36,7 @@ struct conversion {
     struct target target;
     struct imgtk_image *base; /* what only differences are written from: the target's backing file, or relative_to */
     struct turnstile stile;
+    struct rate rate;
     unsigned workers;
     uint32_t item_size; /* bytes that a worker handles at once; a multiple of the target's unit */
     uint32_t granule;   /* zero detection works in steps of this many bytes; a multiple of the unit */

@@ -276,6 +276,8 @@ static int work(struct worker *worker, struct imgtk_error *err)
         if (conversion->job->cancel && *conversion->job->cancel)
             return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
         int status = next_item(worker, &item, &found, err);
+        if (!status && found && item.kind != ITEM_ZERO)
+            status = rate_wait(&conversion->rate, item.length, conversion->job->cancel, err);
         if (!status && found)
             status = do_item(worker, &item, err);
         if (status || !found)

@@ -49,6 +49,8 @@ struct imgtk_convert {
        IMGTK_SPARSE_DEFAULT: 4096, and data whose blocks can be shared are not searched. */
     int64_t sparse_size;
     unsigned workers;                    /* 0: the context's */
+    bool no_extents;                     /* read all of the sources, whatever they say about holes */
+    uint64_t rate_limit;                 /* bytes of data per second at most; 0: no bound */
     /* --salvage: unreadable source ranges become zeroes; called for each from any worker. NULL: they end the job. */
     void (*salvaged)(void *context, uint64_t offset, uint64_t length, const char *reason);
     void *salvage_context;
