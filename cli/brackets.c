@@ -60,7 +60,8 @@ int brackets_join(struct cli *cli, int *argc, char **argv)
         if (!joined)
             return cli_error(cli, "out of memory");
         cli->joined[cli->joined_count++] = argv[i] = joined;
-        memmove(argv + i + 1, argv + end + 1, (size_t)(*argc - end) * sizeof(*argv)); /* with the NULL behind the last */
+        /* With the NULL behind the last. */
+        memmove(argv + i + 1, argv + end + 1, (size_t)(*argc - end) * sizeof(*argv));
         *argc -= end - i;
     }
     return 0;

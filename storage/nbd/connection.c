@@ -59,7 +59,8 @@ static int wait_until_ready(struct nbd_handle *handle, unsigned timeout, struct 
         if (nbd_aio_is_dead(handle) || nbd_aio_is_closed(handle) || turn(handle) < 0)
             return fail_nbd(err, "cannot connect");
         if (timeout && now() - begun >= (time_t)timeout)
-            return imgtk_fail(err, IMGTK_EIO, "cannot connect: the server does not answer (waited %u seconds)", timeout);
+            return imgtk_fail(err, IMGTK_EIO, "cannot connect: the server does not answer (waited %u seconds)",
+                              timeout);
     }
     return 0;
 }
@@ -187,7 +188,8 @@ static unsigned flying(struct nbd_connection *connection)
 static bool wait_and_move(struct nbd_connection *connection)
 {
     unsigned direction = nbd_aio_get_direction(connection->handle);
-    struct pollfd fds[2] = { { .fd = nbd_aio_get_fd(connection->handle) }, { .fd = connection->wake, .events = POLLIN } };
+    struct pollfd fds[2] = { { .fd = nbd_aio_get_fd(connection->handle) },
+                             { .fd = connection->wake, .events = POLLIN } };
     if (direction & LIBNBD_AIO_DIRECTION_READ)
         fds[0].events |= POLLIN;
     if (direction & LIBNBD_AIO_DIRECTION_WRITE)

@@ -35,10 +35,12 @@ static const struct imgtk_opt options[] = {
       .help = "Bytes of a request at most" },
     { .name = "timeout", .type = IMGTK_OPT_UINT, .default_text = "60", .max = 86400,
       .help = "Seconds that a server may be silent while it owes an answer; 0: for ever" },
-    { .name = "tls-certificates", .type = IMGTK_OPT_STRING, .help = "Folder with ca-cert.pem and the client's certificate" },
+    { .name = "tls-certificates", .type = IMGTK_OPT_STRING,
+      .help = "Folder with ca-cert.pem and the client's certificate" },
     { .name = "tls-psk-file", .type = IMGTK_OPT_STRING, .help = "File with pre-shared keys" },
     { .name = "tls-username", .type = IMGTK_OPT_STRING, .help = "Name to look up there" },
-    { .name = "tls-verify-peer", .type = IMGTK_OPT_BOOL, .default_text = "on", .help = "Check the server's certificate" },
+    { .name = "tls-verify-peer", .type = IMGTK_OPT_BOOL, .default_text = "on",
+      .help = "Check the server's certificate" },
     { .name = NULL },
 };
 
@@ -67,8 +69,9 @@ static int ask_export(struct nbd *nbd, uint32_t flags, uint32_t request_size, st
     nbd->size = (uint64_t)size;
     nbd->block = block > 1 ? (uint32_t)block : 1;
     if (block > NBD_MAX_BLOCK || !imgtk_is_power_of_two(nbd->block))
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the server takes blocks of at least %" PRId64 " bytes, the limit is %d",
-                          block, NBD_MAX_BLOCK);
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED,
+                          "the server takes blocks of at least %" PRId64 " bytes, the limit is %d", block,
+                          NBD_MAX_BLOCK);
     nbd->request_size = request_size;
     if (largest > 0 && largest < (int64_t)request_size)
         nbd->request_size = (uint32_t)largest;
@@ -101,7 +104,8 @@ static int connect_more(struct nbd *nbd, const struct nbd_settings *settings, co
     return status;
 }
 
-static int connect_first(struct nbd *nbd, const struct nbd_settings *settings, const char *name, struct imgtk_error *err)
+static int connect_first(struct nbd *nbd, const struct nbd_settings *settings, const char *name,
+                         struct imgtk_error *err)
 {
     char **words = NULL;
     int status = name[0] == '[' ? nbd_command_split(name, &words, err) : 0;
@@ -148,7 +152,8 @@ static int nbd_ops_open(const char *name, uint32_t flags, const struct imgtk_opt
     pthread_mutex_init(&nbd->partial, NULL);
     pthread_mutex_init(&nbd->lock, NULL);
     nbd->connections = calloc(NBD_MAX_CONNECTIONS, sizeof(*nbd->connections));
-    int status = nbd->connections ? open_all(nbd, name, flags, opts, err) : imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    int status = nbd->connections ? open_all(nbd, name, flags, opts, err)
+                                  : imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     if (status) {
         nbd_ops_close(nbd);
         return status;
@@ -283,8 +288,9 @@ static int check_room(const struct nbd *nbd, uint64_t offset, uint64_t length, s
 {
     if (imgtk_range_fits(offset, length, nbd->size))
         return 0;
-    return imgtk_fail(err, IMGTK_ENOSPACE, "%" PRIu64 " bytes at offset %" PRIu64 " do not fit: the export has %" PRIu64,
-                      length, offset, nbd->size);
+    return imgtk_fail(err, IMGTK_ENOSPACE,
+                      "%" PRIu64 " bytes at offset %" PRIu64 " do not fit: the export has %" PRIu64, length,
+                      offset, nbd->size);
 }
 
 static int nbd_ops_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
@@ -397,11 +403,13 @@ static int nbd_ops_truncate(void *handle, uint64_t size, struct imgtk_error *err
 {
     const struct nbd *nbd = handle;
     if (size > nbd->size)
-        return imgtk_fail(err, IMGTK_ENOSPACE, "%" PRIu64 " bytes are needed, and the export has %" PRIu64, size, nbd->size);
+        return imgtk_fail(err, IMGTK_ENOSPACE, "%" PRIu64 " bytes are needed, and the export has %" PRIu64, size,
+                          nbd->size);
     return size == nbd->size ? 0 : imgtk_fail(err, IMGTK_EUNSUPPORTED, "an export cannot be resized");
 }
 
-static const char *const schemes[] = { "nbd:", "nbds:", "nbd+unix:", "nbds+unix:", "nbd+vsock:", "nbds+vsock:", "[ ", NULL };
+static const char *const schemes[] = { "nbd:",       "nbds:",       "nbd+unix:", "nbds+unix:",
+                                       "nbd+vsock:", "nbds+vsock:", "[ ",        NULL };
 
 static const struct imgtk_storage_ops ops = {
     .struct_size = sizeof(ops),

@@ -65,7 +65,10 @@ struct nbd_connection {
     int dead;                         /* errno with which everything fails from now on; 0: alive */
 };
 
-/* connection.c. Either `uri` or `words` (NULL-terminated: a server to start) is set. Closed by nbd_connection_close(). */
+/*
+ * connection.c. Either `uri` or `words` (NULL-terminated: a server to start) is set. Also after a failure,
+ * nbd_connection_close() is to be called.
+ */
 int nbd_connection_open(struct nbd_connection *connection, const struct nbd_settings *settings, const char *uri,
                         char **words, struct imgtk_error *err);
 void nbd_connection_close(struct nbd_connection *connection);

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from imgtk_test import (GIB, IMGTK, MIB, TESTS, TIB, assert_same_bytes, compressible, environment, execute, imgtk, imgtk_fails,
-                        make_raw, missing, qemu_img, tool)
+from imgtk_test import (GIB, MIB, TESTS, TIB, assert_same_bytes, compressible, imgtk, imgtk_fails, make_raw, missing,
+                        qemu_img, tool)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,8 +21,8 @@ def module():
 
 @pytest.fixture
 def source(tmp_path):
-    return make_raw(tmp_path / "source.raw", 12 * MIB + 512, [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB)),
-                                                             (12 * MIB, b"e" * 512)])
+    pieces = [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB)), (12 * MIB, b"e" * 512)]
+    return make_raw(tmp_path / "source.raw", 12 * MIB + 512, pieces)
 
 
 class Server:
@@ -31,7 +31,8 @@ class Server:
     def __init__(self, folder, words):
         self.path = folder / "socket"
         self.uri = f"nbd+unix:///?socket={self.path}"
-        self.process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.PIPE)
         deadline = time.monotonic() + 20
         while not self.is_up():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -71,9 +72,11 @@ def nbdkit(tmp_path, serve):
 # ---- Source and destination ---------------------------------------------------------
 
 KINDS = {
-    "file": [], "one-connection": ["--filter=multi-conn", ("multi-conn-mode=disable",)], "no-extents": ["--filter=noextents"],
+    "file": [], "one-connection": ["--filter=multi-conn", ("multi-conn-mode=disable",)],
+    "no-extents": ["--filter=noextents"],
     "slow": ["--filter=delay", ("rdelay=2ms", "wdelay=2ms")], "no-zero": ["--filter=nozero"],
-    "blocks": ["--filter=blocksize-policy", ("blocksize-minimum=4096", "blocksize-preferred=64k", "blocksize-error-policy=error")],
+    "blocks": ["--filter=blocksize-policy",
+               ("blocksize-minimum=4096", "blocksize-preferred=64k", "blocksize-error-policy=error")],
     "simple-replies": ["--no-sr"],
 }
 
@@ -148,7 +151,8 @@ def test_an_empty_tebibyte_takes_no_time(tmp_path, nbdkit):
 
 def test_a_command_in_brackets(tmp_path, source):
     copy = tmp_path / "it's a disk.raw"
-    imgtk("convert", "-f", "raw", "-O", "raw", "--", "[", tool("nbdkit"), "--exit-with-parent", "file", source, "]", copy)
+    server = ["[", tool("nbdkit"), "--exit-with-parent", "file", source, "]"]
+    imgtk("convert", "-f", "raw", "-O", "raw", "--", *server, copy)
     assert_same_bytes(source, copy)
     imgtk("convert", "-O", "qcow2", "-f", "raw", "--", "[", tool("nbdkit"), "file", copy, "]", tmp_path / "out.qcow2")
     assert "identical" in imgtk("compare", tmp_path / "out.qcow2", "[", tool("nbdkit"), "file", source, "]").out
@@ -232,11 +236,41 @@ def test_options_reach_the_server(tmp_path, nbdkit):
     log = tmp_path / "log"
     source = make_raw(tmp_path / "source.raw", 4 * MIB, [(0, os.urandom(4 * MIB))])
     uri = nbdkit("--filter=log", "file", source, f"logfile={log}")
-    imgtk("convert", "--connections=2", "-R", "8", "--request-size=64k", "-f", "raw", "-O", "raw", uri, tmp_path / "out")
+    options = ["--connections=2", "-R", "8", "--request-size=64k"]
+    imgtk("convert", *options, "-f", "raw", "-O", "raw", uri, tmp_path / "out")
     text = log.read_text()
     assert len(set(re.findall(r"connection=(\d+) Connect", text))) == 2
     sizes = [int(size, 16) for size in re.findall(r" Read id=\d+ offset=0x[0-9a-f]+ count=(0x[0-9a-f]+)", text)]
     assert max(sizes) == 64 << 10
+
+
+def test_zeroes_are_never_trimmed(tmp_path, nbdkit):
+    """The holes of the source arrive as write-zeroes; what was trimmed could read as anything."""
+    log = tmp_path / "log"
+    source = make_raw(tmp_path / "source.raw", 8 * MIB, [(0, os.urandom(MIB))])
+    export = make_raw(tmp_path / "export", 8 * MIB, [(0, b"\xaa" * 8 * MIB)])
+    uri = nbdkit("--filter=log", "file", export, f"logfile={log}")
+    imgtk("convert", "-n", "-f", "raw", "-O", "raw", source, uri)
+    text = log.read_text()
+    assert " Zero id=" in text and " Flush id=" in text and " Trim id=" not in text
+    assert_same_bytes(source, export)
+
+
+def test_tls_with_a_shared_key(tmp_path, source, serve):
+    key = os.urandom(32).hex()
+    (tmp_path / "keys").write_text(f"alice:{key}\n")
+    (tmp_path / "wrong").write_text(f"alice:{'0' * 64}\n")
+    uri = serve(tool("nbdkit"), "-f", "-U", tmp_path / "socket", "--tls=require", f"--tls-psk={tmp_path / 'keys'}",
+                "file", source).replace("nbd+unix:", "nbds+unix:")
+    convert = ["convert", "-f", "raw", "-O", "raw", uri, tmp_path / "out"]
+    imgtk(*convert, "--storage-opts", f"tls-username=alice,tls-psk-file={tmp_path / 'keys'}")
+    assert_same_bytes(source, tmp_path / "out")
+    (tmp_path / "out").unlink()
+    imgtk_fails(*convert, "--storage-opts", f"tls-username=alice,tls-psk-file={tmp_path / 'wrong'}",
+                match="cannot connect")
+    assert not (tmp_path / "out").exists()
+    plain = [word if word != uri else uri.replace("nbds+", "nbd+") for word in convert]
+    imgtk_fails(*plain, match="cannot connect|TLS")
 
 
 # ---- Servers that misbehave ---------------------------------------------------------------
