@@ -215,7 +215,7 @@ def test_progress_as_jsonl(folder):
     with open(read) as pipe:
         rows = [json.loads(line) for line in pipe]
     assert rows[-1]["done"] == rows[-1]["total"] == 8 * MIB
-    assert set(rows[-1]) == {"phase", "done", "total", "copied", "elapsed"}
+    assert set(rows[-1]) == {"phase", "done", "total", "copied", "rate", "elapsed"}
     assert 0 < rows[-1]["copied"] < 8 * MIB
 
 
