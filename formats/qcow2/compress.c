@@ -49,6 +49,8 @@ static void pack_with(struct qcow2_writer *writer, struct packed *packed, struct
         size_t length = 0;
         if (!qcow2_zeroes_are_data(writer) && qcow2_is_zero(cluster, cluster_size)) {
             packed->lengths[i] = ZERO;
+        } else if (writer->skips_noise && qcow2_is_noise(cluster, cluster_size)) {
+            packed->lengths[i] = STORED;
         } else {
             struct imgtk_codec *codec = codecs[(packed->input.first + i) & 1];
             length = imgtk_codec_compress(codec, cluster, cluster_size, at, cluster_size + slack(cluster_size));

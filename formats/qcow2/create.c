@@ -56,6 +56,7 @@ static int open_codecs(struct qcow2_writer *writer, const struct imgtk_create *a
         return 0;
     bool zstd = options->compression_type == QCOW2_COMPRESSION_ZSTD;
     enum imgtk_codec_kind kind = zstd ? IMGTK_CODEC_ZSTD : IMGTK_CODEC_DEFLATE;
+    writer->skips_noise = !zstd;
     unsigned levels[2] = { options->compression_level, options->compression_level };
     if (!options->compression_level)
         default_levels(kind, levels);

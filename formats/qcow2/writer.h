@@ -104,6 +104,7 @@ struct qcow2_writer {
     uint64_t data_start;
     bool reads_zero;                     /* what was not written in `data` reads as zero */
     struct imgtk_codec_pool *codecs[2];  /* for even and odd guest clusters; NULL: data are not compressed */
+    bool skips_noise;                    /* DEFLATE: slow on what does not shrink, while Zstandard gives up early */
     struct qcow2_stream *stream;         /* not NULL: tables went first, see stream.c; what follows is not used */
     uint8_t *header;
     size_t header_length;
@@ -164,6 +165,8 @@ void qcow2_segments_add(struct qcow2_segments *segments, const uint8_t *from, ui
 int qcow2_segments_write(const struct qcow2_segments *segments, struct imgtk_storage *file, struct imgtk_error *err);
 
 bool qcow2_is_zero(const uint8_t *buf, size_t length);
+/* noise.c: whether compressing the cluster would be in vain, from a sample; a wrong yes only costs space. */
+bool qcow2_is_noise(const uint8_t *cluster, size_t size);
 
 /* Whether zeroes must be stored as data: the user wants them, or version 2 has no other way to hide a backing file. */
 bool qcow2_zeroes_are_data(const struct qcow2_writer *writer);
