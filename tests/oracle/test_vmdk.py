@@ -103,10 +103,11 @@ def test_two_tib(tmp_path, subformat):
     image = tmp_path / "disk.vmdk"
     write(subformat, raw, image)
     assert json.loads(qemu_img("info", "--output=json", image).out)["virtual-size"] == 2 * TIB
-    theirs = rows(qemu_img("map", "--output=json", image, timeout=600))
-    shown = [(row["start"], row["length"]) for row in theirs if row["data"]]
+    ours = rows(imgtk("map", "--output=json", image))
+    shown = [(row["start"], row["length"]) for row in ours if row["data"]]
     assert shown == [(0, GRAIN), (TIB, MIB), (2 * TIB - GRAIN, GRAIN)]
-    assert rows(imgtk("map", "--output=json", image)) == theirs
+    if subformat != "twoGbMaxExtentSparse":  # of 1024 files, which qemu-img maps in half a minute; smaller ones are above
+        assert rows(qemu_img("map", "--output=json", image, timeout=600)) == ours
     assert sum(allocated(path) for path in tmp_path.glob("disk*")) < 16 * MIB
 
 
