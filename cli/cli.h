@@ -30,13 +30,21 @@ struct cli_common {
     struct cli_list allow_dirs;
 };
 
+struct cli_exit {
+    int code;
+    const char *meaning;              /* no full stop; NULL: the end of the list */
+};
+
 struct cli_option;
+/* What --help, the manual and completion tell of a command comes from here. */
 struct cli_command {
     const char *name;
     const char *summary;              /* one line, no full stop */
     const char *operands;             /* "[OPTION]... FILE" without the command */
     const struct cli_option *options;
-    const char *notes;                /* more for --help, may be NULL */
+    const char *notes;                /* more for --help alone, whole lines; may be NULL */
+    const char *examples;             /* whole lines; may be NULL */
+    const struct cli_exit *exits;     /* NULL: 0 success, 1 failure */
     int (*run)(struct cli *cli, int argc, char **argv);  /* argv[0] is the command's name; returns the exit code */
 };
 
@@ -46,6 +54,8 @@ extern const struct cli_command cli_convert_command, cli_create_command, cli_map
 
 /* All commands, NULL-terminated. */
 extern const struct cli_command *const cli_commands[];
+/* NULL: there is none of that name. */
+const struct cli_command *cli_find_command(const char *name);
 
 /* Makes the context with the policies of the common options. Not 0: the failure is printed. */
 int cli_start(struct cli *cli, const struct cli_common *common);

@@ -161,5 +161,11 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_bitmap_command = {
-    "bitmap", "List the dirty bitmaps of an image", "[OPTION]... FILE", options, NULL, run
+    .name = "bitmap",
+    .summary = "List the dirty bitmaps of an image",
+    .operands = "[OPTION]... FILE",
+    .options = options,
+    .examples =
+        "imgtk bitmap disk.qcow2\n",
+    .run = run,
 };

@@ -199,9 +199,23 @@ static int run(struct cli *cli, int argc, char **argv)
     return code;
 }
 
+static const struct cli_exit exits[] = {
+    { 0, "no fault" },
+    { 1, "the check could not be done, or not to its end" },
+    { 2, "the image is corrupt" },
+    { 3, "clusters are leaked: space is wasted, data are not harmed" },
+    { 63, "the format has nothing to check" },
+    { 0, NULL }
+};
+
 const struct cli_command cli_check_command = {
-    "check", "Check the consistency of an image", "[OPTION]... FILE", options,
-    "Exit codes: 0 no fault, 1 the check could not be done, 2 corrupt, 3 leaked clusters only,\n"
-    "63 the format has nothing to check.\n",
-    run
+    .name = "check",
+    .summary = "Check the consistency of an image",
+    .operands = "[OPTION]... FILE",
+    .options = options,
+    .examples =
+        "imgtk check disk.qcow2\n"
+        "imgtk check -r leaks disk.qcow2\n",
+    .exits = exits,
+    .run = run,
 };

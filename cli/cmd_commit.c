@@ -107,7 +107,15 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_commit_command = {
-    "commit", "Write what an overlay holds into its backing file", "[OPTION]... FILE", options,
-    "The backing file is opened for writing under the reference policy. Other overlays of it change\n"
-    "with it.\n", run
+    .name = "commit",
+    .summary = "Write what an overlay holds into its backing file",
+    .operands = "[OPTION]... FILE",
+    .options = options,
+    .notes =
+        "The backing file is opened for writing under the reference policy. Other overlays of it change\n"
+        "with it.\n",
+    .examples =
+        "imgtk commit overlay.qcow2\n"
+        "imgtk commit -b base.qcow2 overlay.qcow2\n",
+    .run = run,
 };

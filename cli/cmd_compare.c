@@ -123,9 +123,23 @@ static int run(struct cli *cli, int argc, char **argv)
     return code;
 }
 
+static const struct cli_exit exits[] = {
+    { 0, "the same" },
+    { 1, "different" },
+    { 2, "an image could not be opened" },
+    { 3, "what is allocated could not be found out" },
+    { 4, "an image could not be read" },
+    { 0, NULL }
+};
+
 const struct cli_command cli_compare_command = {
-    "compare", "Tell whether two images hold the same disk", "[OPTION]... FILE FILE", options,
-    "Exit codes: 0 the same, 1 different, 2 an image could not be opened, 3 what is allocated could not\n"
-    "be found out, 4 an image could not be read.\n",
-    run
+    .name = "compare",
+    .summary = "Tell whether two images hold the same disk",
+    .operands = "[OPTION]... FILE FILE",
+    .options = options,
+    .examples =
+        "imgtk compare disk.qcow2 disk.raw\n"
+        "imgtk compare -s -f raw -F raw one.raw other.raw\n",
+    .exits = exits,
+    .run = run,
 };

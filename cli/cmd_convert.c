@@ -400,12 +400,25 @@ static int run(struct cli *cli, int argc, char **argv)
     return convert_named(cli, &values, argv + first, sources, target);
 }
 
+static const struct cli_exit exits[] = {
+    { 0, "the destination is complete" },
+    { 1, "failure: what was under its name before is still there, unless -n was given" },
+    { 0, NULL }
+};
+
 const struct cli_command cli_convert_command = {
-    "convert", "Convert a disk image to another format", "[OPTION]... SOURCE... DESTINATION", options,
-    "Several sources are put one behind the other. '-' is standard input or output. The destination\n"
-    "appears under its name only when it is complete.\n\n"
-    "  imgtk convert -p disk.qcow2 disk.raw\n"
-    "  imgtk convert -c -O qcow2 -o compression_type=zstd disk.raw disk.qcow2\n"
-    "  imgtk convert -O qcow2 disk.raw - | ssh host 'cat > disk.qcow2'\n",
-    run
+    .name = "convert",
+    .summary = "Convert a disk image to another format",
+    .operands = "[OPTION]... SOURCE... DESTINATION",
+    .options = options,
+    .notes =
+        "Several sources are put one behind the other. '-' is standard input or output. The destination\n"
+        "appears under its name only when it is complete.\n",
+    .examples =
+        "imgtk convert -p disk.qcow2 disk.raw\n"
+        "imgtk convert -c -O qcow2 -o compression_type=zstd disk.raw disk.qcow2\n"
+        "imgtk convert -O qcow2 -B base.qcow2 -F qcow2 disk.raw overlay.qcow2\n"
+        "imgtk convert -O qcow2 disk.raw - | ssh host 'cat > disk.qcow2'\n",
+    .exits = exits,
+    .run = run,
 };

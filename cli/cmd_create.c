@@ -92,9 +92,15 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_create_command = {
-    "create", "Make an empty image", "[OPTION]... FILE [SIZE]", options,
-    "SIZE is in bytes, or with a suffix k, M, G, T, P or E; without it the backing file's size is taken.\n\n"
-    "  imgtk create -f qcow2 disk.qcow2 20G\n"
-    "  imgtk create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\n",
-    run
+    .name = "create",
+    .summary = "Make an empty image",
+    .operands = "[OPTION]... FILE [SIZE]",
+    .options = options,
+    .notes =
+        "SIZE is in bytes, or with a suffix k, M, G, T, P or E; without it the backing file's size is taken.\n",
+    .examples =
+        "imgtk create -f qcow2 disk.qcow2 20G\n"
+        "imgtk create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\n"
+        "imgtk create -f qcow2 -o help\n",
+    .run = run,
 };

@@ -155,5 +155,12 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_formats_command = {
-    "formats", "List the format and storage modules and what they can do", "[OPTION]...", options, NULL, run
+    .name = "formats",
+    .summary = "List the format and storage modules and what they can do",
+    .operands = "[OPTION]...",
+    .options = options,
+    .examples =
+        "imgtk formats\n"
+        "imgtk formats --output=json\n",
+    .run = run,
 };

@@ -112,5 +112,12 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_info_command = {
-    "info", "Tell what an image is: format, sizes, backing file, snapshots", "[OPTION]... FILE", options, NULL, run
+    .name = "info",
+    .summary = "Tell what an image is: format, sizes, backing file, snapshots",
+    .operands = "[OPTION]... FILE",
+    .options = options,
+    .examples =
+        "imgtk info disk.qcow2\n"
+        "imgtk info --backing-chain --output=json overlay.qcow2\n",
+    .run = run,
 };

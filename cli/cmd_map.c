@@ -127,9 +127,17 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_map_command = {
-    "map", "Tell where an image holds data, zeroes and nothing", "[OPTION]... FILE", options,
-    "human lists data and where the bytes lie in which file; json is qemu-img's list; jsonl has one\n"
-    "object per line; intervals and clusters tell which clusters this one file holds, whatever its\n"
-    "backing file has.\n",
-    run
+    .name = "map",
+    .summary = "Tell where an image holds data, zeroes and nothing",
+    .operands = "[OPTION]... FILE",
+    .options = options,
+    .notes =
+        "human lists data and where the bytes lie in which file; json is qemu-img's list; jsonl has one\n"
+        "object per line; intervals and clusters tell which clusters this one file holds, whatever its\n"
+        "backing file has.\n",
+    .examples =
+        "imgtk map disk.qcow2\n"
+        "imgtk map --output=jsonl --start-offset=1G --max-length=10M disk.qcow2\n"
+        "imgtk map --output=json --relative-to=yesterday.qcow2 today.qcow2\n",
+    .run = run,
 };

@@ -133,8 +133,12 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_measure_command = {
-    "measure", "Tell how large an image would be", "[OPTION]... FILE | --size SIZE", options,
-    "  imgtk measure -O qcow2 disk.raw\n"
-    "  imgtk measure -O qcow2 -o cluster_size=2M --size 10T\n",
-    run
+    .name = "measure",
+    .summary = "Tell how large an image would be",
+    .operands = "[OPTION]... FILE | --size SIZE",
+    .options = options,
+    .examples =
+        "imgtk measure -O qcow2 disk.raw\n"
+        "imgtk measure -O qcow2 -o cluster_size=2M --size 10T\n",
+    .run = run,
 };

@@ -120,6 +120,14 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_rebase_command = {
-    "rebase", "Give an image another backing file", "[OPTION]... FILE", options,
-    "The disk reads as before: what differs from the new backing file is written into the image.\n", run
+    .name = "rebase",
+    .summary = "Give an image another backing file",
+    .operands = "[OPTION]... FILE",
+    .options = options,
+    .notes =
+        "The disk reads as before: what differs from the new backing file is written into the image.\n",
+    .examples =
+        "imgtk rebase -b new-base.qcow2 -F qcow2 overlay.qcow2\n"
+        "imgtk rebase -b '' overlay.qcow2\n",
+    .run = run,
 };

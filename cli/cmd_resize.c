@@ -101,6 +101,14 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_resize_command = {
-    "resize", "Change the size of a disk", "[OPTION]... FILE [+|-]SIZE", options,
-    "SIZE is the new size, or with + and - what is added or taken away; suffixes k, M, G, T, P and E.\n", run
+    .name = "resize",
+    .summary = "Change the size of a disk",
+    .operands = "[OPTION]... FILE [+|-]SIZE",
+    .options = options,
+    .notes =
+        "SIZE is the new size, or with + and - what is added or taken away; suffixes k, M, G, T, P and E.\n",
+    .examples =
+        "imgtk resize disk.qcow2 +10G\n"
+        "imgtk resize -f raw --shrink disk.raw 5G\n",
+    .run = run,
 };

@@ -89,6 +89,15 @@ static int run(struct cli *cli, int argc, char **argv)
 }
 
 const struct cli_command cli_snapshot_command = {
-    "snapshot", "List, create, apply or delete internal snapshots", "[OPTION]... FILE", options,
-    "SNAPSHOT is an id or, where no snapshot has that id, a name.\n", run
+    .name = "snapshot",
+    .summary = "List, create, apply or delete internal snapshots",
+    .operands = "[OPTION]... FILE",
+    .options = options,
+    .notes =
+        "SNAPSHOT is an id or, where no snapshot has that id, a name.\n",
+    .examples =
+        "imgtk snapshot disk.qcow2\n"
+        "imgtk snapshot -c before-update disk.qcow2\n"
+        "imgtk snapshot -a before-update disk.qcow2\n",
+    .run = run,
 };

@@ -8,8 +8,10 @@
 
 #include "brackets.h"
 #include "cli.h"
+#include "help.h"
 #include "options.h"
 #include "output.h"
+#include "roff.h"
 
 #define MANY_FILES 65536u
 
@@ -22,7 +24,7 @@ const struct cli_command *const cli_commands[] = {
     &cli_snapshot_command, &cli_bitmap_command, &cli_formats_command, NULL
 };
 
-static const struct cli_command *find_command(const char *name)
+const struct cli_command *cli_find_command(const char *name)
 {
     for (const struct cli_command *const *command = cli_commands; *command; command++)
         if (strcmp((*command)->name, name) == 0)
@@ -48,20 +50,7 @@ static int unknown_command(struct cli *cli, const char *name)
 
 static int print_usage(const struct cli *cli)
 {
-    const char *name = cli->program;
-    printf("Usage: %s COMMAND [OPTION]... ARGUMENT...\n"
-           "Convert, create and look into virtual disk images.\n\nCommands:\n", name);
-    for (const struct cli_command *const *command = cli_commands; *command; command++)
-        printf("  %-10s %s\n", (*command)->name, (*command)->summary);
-    printf("  %-10s %s\n\n", "help", "Tell how a command is used");
-    printf("Examples:\n"
-           "  %s convert -p disk.qcow2 disk.raw          the format of each file is found out\n"
-           "  %s convert -c -O qcow2 disk.vmdk disk.qcow2\n"
-           "  %s info disk.qcow2\n"
-           "  %s map --output=json disk.qcow2\n"
-           "  %s create -f qcow2 disk.qcow2 20G\n\n", name, name, name, name, name);
-    printf("'%s help COMMAND' lists a command's options; '%s --version' tells the version.\n"
-           "Exit code: 0 success, 1 failure; 'check' has more, see its help.\n", name, name);
+    help_print_program(cli);
     return CLI_OK;
 }
 
@@ -77,20 +66,18 @@ static int print_version(const struct cli *cli)
     return CLI_OK;
 }
 
-/* help COMMAND; with --roff, the option list as the manual has it. */
+/* help COMMAND; what the build of the manual asks for is told in roff.h. */
 static int help(struct cli *cli, int argc, char **argv)
 {
-    bool roff = argc > 1 && strcmp(argv[1], "--roff") == 0;
-    const char *name = argc > 1 + roff ? argv[1 + roff] : NULL;
-    if (!name || strcmp(name, "help") == 0)
+    const char *name = argc > 1 ? argv[1] : "help";
+    if (strcmp(name, "--roff") == 0)
+        return roff_print(cli, argc - 2, argv + 2);
+    if (strcmp(name, "help") == 0)
         return print_usage(cli);
-    const struct cli_command *command = find_command(name);
+    const struct cli_command *command = cli_find_command(name);
     if (!command)
         return unknown_command(cli, name);
-    if (roff)
-        cli_print_roff(command, stdout);
-    else
-        cli_print_help(cli, command, stdout);
+    help_print_command(cli, command);
     return CLI_OK;
 }
 
@@ -109,7 +96,7 @@ static int run(struct cli *cli, int argc, char **argv)
         return help(cli, argc - 1, argv + 1);
     if (argv[1][0] == '-')
         return cli_usage_error(cli, "unrecognized option '%s'", argv[1]);
-    const struct cli_command *command = find_command(argv[1]);
+    const struct cli_command *command = cli_find_command(argv[1]);
     if (!command)
         return unknown_command(cli, argv[1]);
     cli->command = command;

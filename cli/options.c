@@ -2,9 +2,11 @@
 
 #include <getopt.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "help.h"
 #include "output.h"
 
 #define MAX_OPTIONS 80
@@ -16,17 +18,12 @@ struct grammar {
     char shorts[3 * MAX_OPTIONS + 2];
 };
 
-static bool is_end(const struct cli_option *option)
-{
-    return option->letter == '\0' && !option->name;
-}
-
 static void make_grammar(const struct cli_option *options, struct grammar *grammar)
 {
     size_t longs = 0, shorts = 0;
     memset(grammar, 0, sizeof *grammar);
     grammar->shorts[shorts++] = ':';
-    for (size_t i = 0; !is_end(&options[i]) && i < MAX_OPTIONS; i++) {
+    for (size_t i = 0; !option_is_end(&options[i]) && i < MAX_OPTIONS; i++) {
         const struct cli_option *option = &options[i];
         if (option->name)
             grammar->longs[longs++] = (struct option){
@@ -45,7 +42,7 @@ static const struct cli_option *find_option(const struct cli_option *options, in
 {
     if (code >= LONG_BASE)
         return &options[code - LONG_BASE];
-    for (; !is_end(options); options++)
+    for (; !option_is_end(options); options++)
         if (options->letter == code)
             return options;
     return NULL;
@@ -101,7 +98,7 @@ static int unknown_option(struct cli *cli, const struct cli_option *options, cha
     size_t count = 0;
     if (strncmp(given, "--", 2) == 0)
         snprintf(word, sizeof word, "%.*s", (int)strcspn(given + 2, "="), given + 2);
-    for (; !is_end(options) && count < MAX_OPTIONS; options++)
+    for (; !option_is_end(options) && count < MAX_OPTIONS; options++)
         if (options->name)
             names[count++] = options->name;
     names[count] = NULL;
@@ -146,111 +143,8 @@ int cli_parse(struct cli *cli, const struct cli_command *command, int argc, char
     cli->quiet = common->quiet;
     cli->verbose = common->verbose;
     if (common->help) {
-        cli_print_help(cli, command, stdout);
+        help_print_command(cli, command);
         return -1;
     }
     return optind;
-}
-
-/* ---- Help ---------------------------------------------------------------- */
-
-/* "-f, --format=FMT" and every other spelling of the row. */
-static void describe_spelling(const struct cli_option *option, char *out, size_t size)
-{
-    size_t used = 0;
-    out[0] = '\0';
-    do {
-        const char *argument = option->argument;
-        char open[3] = "", close[2] = "";
-        if (argument && option->name)
-            memcpy(open, option->kind == CLI_OPTIONAL ? "[=" : "=", option->kind == CLI_OPTIONAL ? 3 : 2);
-        else if (argument)
-            memcpy(open, " ", 2);
-        if (option->kind == CLI_OPTIONAL)
-            memcpy(close, "]", 2);
-        char letter[5] = "";
-        if (option->letter)
-            snprintf(letter, sizeof letter, "-%c%s", option->letter, option->name ? ", " : "");
-        int length = snprintf(out + used, size - used, "%s%s%s%s%s%s%s", used ? ", " : "", letter,
-                              option->name ? "--" : "", option->name ? option->name : "", open,
-                              argument ? argument : "", close);
-        used += length > 0 && (size_t)length < size - used ? (size_t)length : 0;
-        option++;
-    } while (!is_end(option) && !option->help);
-}
-
-#define HELP_COLUMN 26
-#define HELP_WIDTH 100
-
-/* Prints text wrapped at HELP_WIDTH, each line beginning at HELP_COLUMN; the cursor stands there already. */
-static void print_wrapped(const char *text, FILE *to)
-{
-    size_t column = HELP_COLUMN;
-    while (*text) {
-        size_t word = strcspn(text, " ");
-        if (column > HELP_COLUMN && column + 1 + word > HELP_WIDTH) {
-            fprintf(to, "\n%*s", HELP_COLUMN, "");
-            column = HELP_COLUMN;
-        } else if (column > HELP_COLUMN) {
-            fputc(' ', to);
-            column++;
-        }
-        fwrite(text, 1, word, to);
-        column += word;
-        text += word;
-        text += strspn(text, " ");
-    }
-    fputc('\n', to);
-}
-
-void cli_print_help(const struct cli *cli, const struct cli_command *command, FILE *to)
-{
-    fprintf(to, "Usage: %s %s %s\n%s.\n\nOptions:\n", cli->program, command->name, command->operands, command->summary);
-    for (const struct cli_option *option = command->options; !is_end(option); option++) {
-        char spelling[160];
-        if (!option->help)
-            continue;
-        describe_spelling(option, spelling, sizeof spelling);
-        int width = fprintf(to, "  %s", spelling);
-        if (width > HELP_COLUMN - 2) {
-            fputc('\n', to);
-            width = 0;
-        }
-        fprintf(to, "%*s", HELP_COLUMN - width, "");
-        print_wrapped(option->help, to);
-    }
-    if (command->notes)
-        fprintf(to, "\n%s", command->notes);
-}
-
-/* man(7) takes a leading '.' or '\'' as a request, and a '-' as a hyphen. */
-static void print_roff_text(const char *text, FILE *to)
-{
-    if (*text == '.' || *text == '\'')
-        fputs("\\&", to);
-    for (; *text; text++) {
-        if (*text == '\\')
-            fputs("\\e", to);
-        else if (*text == '-')
-            fputs("\\-", to);
-        else
-            fputc(*text, to);
-        if (*text == '\n' && (text[1] == '.' || text[1] == '\''))
-            fputs("\\&", to);
-    }
-}
-
-void cli_print_roff(const struct cli_command *command, FILE *to)
-{
-    for (const struct cli_option *option = command->options; !is_end(option); option++) {
-        char spelling[160];
-        if (!option->help)
-            continue;
-        describe_spelling(option, spelling, sizeof spelling);
-        fputs(".TP\n.B ", to);
-        print_roff_text(spelling, to);
-        fputc('\n', to);
-        print_roff_text(option->help, to);
-        fputs(option->help[strlen(option->help) - 1] == '.' ? "\n" : ".\n", to);
-    }
 }

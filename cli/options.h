@@ -1,9 +1,8 @@
-/* Options as tables, from which parsing, --help and the manual's option lists come. */
+/* Options as tables, from which parsing, --help, the manual's option lists and completion come. */
 #ifndef IMGTK_CLI_OPTIONS_H
 #define IMGTK_CLI_OPTIONS_H
 
 #include <stddef.h>
-#include <stdio.h>
 
 #include "cli.h"
 
@@ -24,6 +23,11 @@ struct cli_option {
     const char *argument;  /* how help names it; NULL: takes none */
     const char *help;      /* NULL: another spelling of the row before it */
 };
+
+static inline bool option_is_end(const struct cli_option *option)
+{
+    return option->letter == '\0' && !option->name;
+}
 
 #define CLI_COMMON_OPTIONS \
     { 'q', "quiet", CLI_FLAG, offsetof(struct cli_common, quiet), NULL, "print errors only" }, \
@@ -48,9 +52,5 @@ int cli_parse(struct cli *cli, const struct cli_command *command, int argc, char
 
 /* "program: message" and where to find help; returns CLI_FAILED. */
 int cli_usage_error(struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
-
-void cli_print_help(const struct cli *cli, const struct cli_command *command, FILE *to);
-/* The option list in the manual's markup (man(7)). */
-void cli_print_roff(const struct cli_command *command, FILE *to);
 
 #endif

@@ -12,6 +12,7 @@ function(imgtk_add_module kind name)
   target_link_libraries(${target}-objects PUBLIC ${MODULE_LIBRARIES})
 
   add_library(${target} MODULE)
+  set_property(GLOBAL APPEND PROPERTY IMGTK_MODULES ${target})
   set_target_properties(${target} PROPERTIES LINKER_LANGUAGE C
     PREFIX "" OUTPUT_NAME ${name} LIBRARY_OUTPUT_DIRECTORY ${IMGTK_MODULE_BUILD_DIR})
   target_link_libraries(${target} PRIVATE ${target}-objects)
