@@ -112,17 +112,12 @@ static void print_note(void *context, const char *message)
 
 static int set_policy(struct cli *cli, const char *text)
 {
-    static const char *const names[] = { "beneath", "any", "none" };
-    static const enum imgtk_reference_policy policies[] = {
-        IMGTK_REFERENCES_BENEATH, IMGTK_REFERENCES_ANY, IMGTK_REFERENCES_NONE
-    };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            imgtk_context_set_references(cli->context, policies[i]);
-            return 0;
-        }
-    }
-    return cli_usage_error(cli, "--references must be beneath, any or none, not '%s'", text);
+    enum imgtk_reference_policy policy;
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    if (imgtk_reference_policy_parse(text, &policy, &err))
+        return cli_usage_error(cli, "--references %s", err.message);
+    imgtk_context_set_references(cli->context, policy);
+    return 0;
 }
 
 int cli_start(struct cli *cli, const struct cli_common *common)

@@ -390,20 +390,11 @@ static int read_workers(struct reader *reader, const char *key)
 
 static int read_references(struct reader *reader, const char *key)
 {
-    static const char *const names[] = {
-        [IMGTK_REFERENCES_BENEATH] = "beneath", [IMGTK_REFERENCES_ANY] = "any", [IMGTK_REFERENCES_NONE] = "none"
-    };
     int rc = expect_text(reader, key, "beneath, any or none");
-    if (rc != 0) {
-        return rc;
+    if (rc == 0 && imgtk_reference_policy_parse(text_of(reader), &reader->config->references, NULL) != 0) {
+        rc = fail(reader, key, "'%s' is not beneath, any or none", text_of(reader));
     }
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(text_of(reader), names[i]) == 0) {
-            reader->config->references = (enum imgtk_reference_policy)i;
-            return 0;
-        }
-    }
-    return fail(reader, key, "'%s' is not beneath, any or none", text_of(reader));
+    return rc;
 }
 
 static const struct {

@@ -44,6 +44,20 @@ int imgtk_context_set_storage_options(struct imgtk_context *context, const char 
     return 0;
 }
 
+int imgtk_reference_policy_parse(const char *text, enum imgtk_reference_policy *out, struct imgtk_error *err)
+{
+    static const char *const names[] = {
+        [IMGTK_REFERENCES_BENEATH] = "beneath", [IMGTK_REFERENCES_ANY] = "any", [IMGTK_REFERENCES_NONE] = "none"
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = (enum imgtk_reference_policy)i;
+            return 0;
+        }
+    }
+    return imgtk_fail(err, IMGTK_EINVAL, "must be beneath, any or none, not '%s'", text);
+}
+
 void imgtk_context_set_references(struct imgtk_context *context, enum imgtk_reference_policy policy)
 {
     context->config.references = policy;

@@ -37,6 +37,7 @@ def env(installed):
 def test_the_installation_is_whole(installed):
     found = {path.relative_to(installed).name for path in installed.rglob("*") if path.is_file()}
     assert {"imgtk", "imgtk.yaml", "imgtk.pc", "libimgtk.so.1", "qcow2.so", "driver.h"} <= found
+    assert {path.name for path in (BUILD / "nbdkit").glob("*.so")} <= found
 
 
 @pytest.mark.parametrize("size", [0, 512, 64 * KIB, 3 * MIB + 512])

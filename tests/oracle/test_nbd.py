@@ -2,8 +2,6 @@
 import json
 import os
 import re
-import socket
-import subprocess
 import sys
 import time
 
@@ -23,50 +21,6 @@ def module():
 def source(tmp_path):
     pieces = [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB)), (12 * MIB, b"e" * 512)]
     return make_raw(tmp_path / "source.raw", 12 * MIB + 512, pieces)
-
-
-class Server:
-    """A server on a Unix socket in the test's folder, ended with the test."""
-
-    def __init__(self, folder, words):
-        self.path = folder / "socket"
-        self.uri = f"nbd+unix:///?socket={self.path}"
-        self.process = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 20
-        while not self.is_up():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.end()
-                pytest.fail(f"{words} did not start")
-            time.sleep(0.01)
-
-    def is_up(self):
-        with socket.socket(socket.AF_UNIX) as attempt:
-            return attempt.connect_ex(str(self.path)) == 0
-
-    def end(self):
-        self.process.terminate()
-        self.process.communicate(timeout=20)
-
-
-@pytest.fixture
-def serve(tmp_path):
-    servers = []
-
-    def start(*words):
-        (tmp_path / "socket").unlink(missing_ok=True)
-        servers.append(Server(tmp_path, words))
-        return servers[-1].uri
-
-    yield start
-    for server in servers:
-        server.end()
-
-
-@pytest.fixture
-def nbdkit(tmp_path, serve):
-    """nbdkit(*words): an export; its URI."""
-    return lambda *words: serve(tool("nbdkit"), "-f", "-U", tmp_path / "socket", *words)
 
 
 # ---- Source and destination ---------------------------------------------------------

@@ -30,6 +30,8 @@ struct imgtk_context; /* set up by one thread; then shared by any number for rea
 IMGTK_API int imgtk_context_new(struct imgtk_context **out, struct imgtk_error *err);
 IMGTK_API void imgtk_context_free(struct imgtk_context *context);
 
+/* From "beneath", "any" or "none". */
+IMGTK_API int imgtk_reference_policy_parse(const char *text, enum imgtk_reference_policy *out, struct imgtk_error *err);
 IMGTK_API void imgtk_context_set_references(struct imgtk_context *context, enum imgtk_reference_policy policy);
 IMGTK_API int imgtk_context_allow_dir(struct imgtk_context *context, const char *folder, struct imgtk_error *err);
 /* Options, as text, for every storage that a module opens ("connections=8,timeout=5"); one that it does not know is an
