@@ -8,6 +8,7 @@
 
 #include "brackets.h"
 #include "cli.h"
+#include "complete.h"
 #include "help.h"
 #include "options.h"
 #include "output.h"
@@ -66,12 +67,9 @@ static int print_version(const struct cli *cli)
     return CLI_OK;
 }
 
-/* help COMMAND; what the build of the manual asks for is told in roff.h. */
 static int help(struct cli *cli, int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "help";
-    if (strcmp(name, "--roff") == 0)
-        return roff_print(cli, argc - 2, argv + 2);
     if (strcmp(name, "help") == 0)
         return print_usage(cli);
     const struct cli_command *command = cli_find_command(name);
@@ -81,8 +79,17 @@ static int help(struct cli *cli, int argc, char **argv)
     return CLI_OK;
 }
 
+static bool asks_for(int argc, char **argv, const char *what)
+{
+    return argc > 2 && strcmp(argv[1], "help") == 0 && strcmp(argv[2], what) == 0;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
+    if (asks_for(argc, argv, "--complete")) /* of a line that may not be whole yet */
+        return complete_print(cli, argc - 3, argv + 3);
+    if (asks_for(argc, argv, "--roff"))
+        return roff_print(cli, argc - 3, argv + 3);
     int failed = brackets_join(cli, &argc, argv);
     if (failed)
         return failed;

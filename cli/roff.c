@@ -129,7 +129,7 @@ static void print_table(const char *title, const struct imgtk_opt *row)
     for (; row->name; row++) {
         printf(".TP\n.BI %s= ", row->name);
         for (const char *const *choice = row->choices; choice && *choice; choice++)
-            printf("%s%s", choice == row->choices ? "" : "|", *choice);
+            printf("%s%s", choice == row->choices ? "" : "|\\:", *choice); /* a line may break there */
         puts(row->choices ? "" : types[row->type]);
         print_sentence(row->help);
         if (row->default_text) {
