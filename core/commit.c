@@ -105,7 +105,7 @@ static int write_base(struct commit *commit, struct imgtk_error *err)
 {
     uint64_t size = imgtk_image_size(commit->job->image);
     struct readahead_options options = { .read = read_piece, .take = write_piece, .context = commit,
-                                         .workers = imgtk_context_workers(commit->job->image->context) };
+                                         .workers = image_workers(commit->job->image) };
     commit->base_size = imgtk_image_size(commit->base);
     int status = edit_begin(commit->base, false, &commit->unit, err);
     if (!status && commit->base_size < size) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "imgtk/jobs.h"
 #include "same_place.h"
@@ -195,6 +196,9 @@ static void run_workers(struct comparison *comparison)
 {
     pthread_t threads[MAX_WORKERS];
     unsigned wanted = comparison->job->workers ? comparison->job->workers : imgtk_context_workers(comparison->context);
+    for (unsigned i = 0; !comparison->job->workers && i < 2; i++)
+        if (image_workers(comparison->job->images[i]) > wanted)
+            wanted = image_workers(comparison->job->images[i]);
     unsigned started = 0;
     while (started + 1 < wanted && started + 1 < MAX_WORKERS &&
            pthread_create(&threads[started], NULL, work, comparison) == 0)

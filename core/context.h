@@ -23,4 +23,7 @@ void context_note(struct imgtk_context *context, const char *format, ...) IMGTK_
 int registry_storage_for(struct imgtk_context *context, const char *name, const struct imgtk_storage_ops **out,
                          struct imgtk_error *err);
 
+/* Whether any storage module has an option of that name; loads all of them. */
+bool registry_storage_has_option(struct imgtk_context *context, const char *option);
+
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "resume.h"
 
@@ -11,19 +12,9 @@
 #define ZERO_GRANULE 4096u
 #define EXISTING_GRANULE (64u << 10) /* on a target that has to be told of zeroes, shorter runs are cheaper written */
 #define REFLINK_UNIT 4096u           /* file systems share blocks of this size */
-#define REMOTE_WORKERS 8u
 #define MAX_WORKERS 64u
 
 /* ---- Set-up ------------------------------------------------------------- */
-
-static bool is_remote(const struct imgtk_convert *job)
-{
-    for (size_t i = 0; i < job->source_count; i++)
-        for (size_t depth = 0; depth < imgtk_image_depth(job->sources[i]); depth++)
-            if (imgtk_storage_flags(imgtk_image_layer(job->sources[i], depth)->file) & IMGTK_STORAGE_REMOTE)
-                return true;
-    return false;
-}
 
 /* A pipe that image.c found to give the disk in order. */
 static bool is_in_order(const struct imgtk_convert *job)
@@ -41,8 +32,9 @@ static unsigned choose_workers(const struct conversion *conversion)
     /* One more than there are CPUs: while one waits for its turn to write, the others keep every CPU busy. */
     if (!job->workers && !conversion->context->config.workers)
         workers++;
-    if (!job->workers && is_remote(job) && workers < REMOTE_WORKERS)
-        workers = REMOTE_WORKERS;
+    for (size_t i = 0; !job->workers && i < job->source_count; i++)
+        if (image_workers(job->sources[i]) > workers)
+            workers = image_workers(job->sources[i]);
     return workers < MAX_WORKERS ? workers : MAX_WORKERS;
 }
 

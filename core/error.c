@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "credentials.h"
+
 static int status_of_errno(int os_errno)
 {
     switch (os_errno) {
@@ -20,10 +22,14 @@ static int status_of_errno(int os_errno)
     }
 }
 
+/* Before it is cut to size: half a password would have nothing left that tells it from a host's name. */
+#define WHOLE_SIZE (4 * IMGTK_MESSAGE_SIZE)
+
 /* Formatted aside first: an argument may point into the very message that is replaced. */
-static void set_message(struct imgtk_error *err, const char *text)
+static void set_message(struct imgtk_error *err, char *text)
 {
     size_t i = 0;
+    credentials_hide(text);
     for (; i < sizeof(err->message) - 1 && text[i] != '\0'; i++)
         err->message[i] = (unsigned char)text[i] < 0x20 ? '?' : text[i];
     err->message[i] = '\0';
@@ -39,7 +45,7 @@ int imgtk_fail(struct imgtk_error *err, int status, const char *format, ...)
 {
     if (!err)
         return status;
-    char text[IMGTK_MESSAGE_SIZE] = "";
+    char text[WHOLE_SIZE] = "";
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
@@ -55,7 +61,7 @@ int imgtk_fail_errno(struct imgtk_error *err, int os_errno, const char *format, 
     int status = status_of_errno(os_errno);
     if (!err)
         return status;
-    char text[IMGTK_MESSAGE_SIZE] = "";
+    char text[WHOLE_SIZE] = "";
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
@@ -73,7 +79,7 @@ int imgtk_fail_prefix(struct imgtk_error *err, const char *format, ...)
     /* Without an error object nobody knows the status; any failure will do. */
     if (!err)
         return IMGTK_EIO;
-    char text[IMGTK_MESSAGE_SIZE] = "";
+    char text[WHOLE_SIZE] = "";
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);

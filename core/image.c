@@ -10,6 +10,8 @@
 #include "sequential.h"
 #include "storage/storage.h"
 
+#define REMOTE_WORKERS 8u
+
 /* ---- One layer ---------------------------------------------------------- */
 
 static void layer_close(struct layer *layer)
@@ -226,6 +228,15 @@ void imgtk_image_close(struct imgtk_image *image)
     while (image->count > 0)
         layer_close(&image->layers[--image->count]);
     free(image);
+}
+
+unsigned image_workers(const struct imgtk_image *image)
+{
+    unsigned workers = imgtk_context_workers(image->context);
+    for (size_t i = 0; i < image->count && workers < REMOTE_WORKERS; i++)
+        if (imgtk_storage_flags(image->layers[i].public.file) & IMGTK_STORAGE_REMOTE)
+            workers = REMOTE_WORKERS;
+    return workers;
 }
 
 uint64_t imgtk_image_size(const struct imgtk_image *image)

@@ -29,6 +29,9 @@ int layer_open_driver(struct layer *layer, const struct imgtk_image_request *req
  */
 int image_open_below(struct imgtk_image *image, size_t depth, struct imgtk_image **out, struct imgtk_error *err);
 
+/* How many threads should read the image: the context's number, and more where requests have a long way. */
+unsigned image_workers(const struct imgtk_image *image);
+
 /* Whether `next`, which begins where `first` ends, is more of the same: one row of a map. */
 bool walk_continues(const struct imgtk_chain_extent *first, const struct imgtk_chain_extent *next);
 

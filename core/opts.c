@@ -1,4 +1,4 @@
-#include "imgtk/opts.h"
+#include "opts_shared.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -352,7 +352,8 @@ static const char *take_item(const char *text, char *out)
     return text;
 }
 
-int imgtk_opts_parse(struct imgtk_opts *opts, const char *what, const char *text, struct imgtk_error *err)
+int opts_parse_shared(struct imgtk_opts *opts, const char *what, const char *text,
+                      bool (*is_foreign)(void *context, const char *name), void *context, struct imgtk_error *err)
 {
     size_t length = strlen(text);
     if (length > MAX_OPTION_TEXT)
@@ -365,15 +366,23 @@ int imgtk_opts_parse(struct imgtk_opts *opts, const char *what, const char *text
     while (*text && status == 0) {
         text = take_item(text, item);
         char *equals = strchr(item, '=');
-        if (equals) {
+        if (equals)
             *equals = '\0';
+        bool known = find_row(opts, item) < table_rows(opts->table);
+        if (!known && is_foreign && is_foreign(context, item))
+            continue;
+        if (equals)
             status = imgtk_opts_set(opts, what, item, equals + 1, err);
-        } else if (*item) {
+        else if (*item)
             status = set_bare(opts, what, item, err);
-        }
     }
     free(item);
     return status;
+}
+
+int imgtk_opts_parse(struct imgtk_opts *opts, const char *what, const char *text, struct imgtk_error *err)
+{
+    return opts_parse_shared(opts, what, text, NULL, NULL, err);
 }
 
 /* ---- Values -------------------------------------------------------------- */

@@ -105,9 +105,7 @@ static int ask_all(struct imgtk_context *context, const struct imgtk_probe *prob
     struct candidates yes = { 0 }, maybe = { 0 };
     const struct imgtk_module *modules;
     size_t count;
-    int status = imgtk_modules(context, &modules, &count, err);
-    if (status)
-        return status;
+    registry_formats(context, &modules, &count);
     for (size_t i = 0; i < count; i++) {
         if (modules[i].skipped) /* its images will be taken for raw ones */
             context_note(context, "module %s is skipped: %s", modules[i].path, modules[i].skipped);

@@ -148,7 +148,7 @@ static int keep_differences(struct rebase *rebase, struct imgtk_error *err)
     struct imgtk_image *const images[] = { rebase->job->image };
     struct plan_options options = { .backing = rebase->job->backing };
     struct readahead_options ahead = { .read = read_piece, .take = keep_piece, .context = rebase, .theirs = true,
-                                       .workers = imgtk_context_workers(images[0]->context) };
+                                       .workers = image_workers(images[0]) };
     struct source source;
     int status = source_init(&source, images, 1, err);
     if (!status)

@@ -30,8 +30,17 @@ struct registry {
     struct entry *entries[MAX_MODULES];
     struct imgtk_module listing[MAX_MODULES];
     size_t entry_count;
-    bool all_loaded;
+    bool formats_loaded, all_loaded;
 };
+
+/*
+ * Where names of these kinds lead. The libraries behind them take longer to load than most commands run, so a storage
+ * module that is listed here is loaded for its own names only.
+ */
+static const struct { const char *scheme, *module; } known_storages[] = {
+    { "http:", "http" }, { "https:", "http" }, { "nbd", "nbd" }, { "[ ", "nbd" },
+};
+#define KNOWN_STORAGES (sizeof(known_storages) / sizeof(known_storages[0]))
 
 /* ---- Folders ------------------------------------------------------------ */
 
@@ -165,8 +174,16 @@ static int compare_names(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static bool is_known_storage(const char *name)
+{
+    for (size_t i = 0; i < KNOWN_STORAGES; i++)
+        if (strcmp(known_storages[i].module, name) == 0)
+            return true;
+    return false;
+}
+
 /* Names in byte order, so that what is loaded first does not depend on the file system. */
-static void consider_folder(struct registry *registry, const char *folder)
+static void consider_folder(struct registry *registry, const char *folder, bool storages)
 {
     DIR *dir = opendir(folder);
     if (!dir)
@@ -185,7 +202,8 @@ static void consider_folder(struct registry *registry, const char *folder)
     closedir(dir);
     qsort(names, count, sizeof(names[0]), compare_names);
     for (size_t i = 0; i < count; i++) {
-        consider(registry, folder, names[i]);
+        if (storages || !is_known_storage(names[i]))
+            consider(registry, folder, names[i]);
         free(names[i]);
     }
 }
@@ -195,8 +213,17 @@ static void load_all(struct registry *registry)
     if (registry->all_loaded)
         return;
     for (size_t i = 0; i < registry->folder_count; i++)
-        consider_folder(registry, registry->folders[i]);
-    registry->all_loaded = true;
+        consider_folder(registry, registry->folders[i], true);
+    registry->formats_loaded = registry->all_loaded = true;
+}
+
+static void load_formats(struct registry *registry)
+{
+    if (registry->formats_loaded)
+        return;
+    for (size_t i = 0; i < registry->folder_count; i++)
+        consider_folder(registry, registry->folders[i], false);
+    registry->formats_loaded = true;
 }
 
 /* ---- Life --------------------------------------------------------------- */
@@ -245,19 +272,29 @@ void registry_free(struct registry *registry)
 
 /* ---- Look-ups ----------------------------------------------------------- */
 
-int imgtk_modules(struct imgtk_context *context, const struct imgtk_module **out, size_t *count,
-                  struct imgtk_error *err)
+static void list(struct registry *registry, void (*load)(struct registry *), const struct imgtk_module **out,
+                 size_t *count)
 {
-    (void)err;
-    struct registry *registry = context->registry;
     pthread_mutex_lock(&registry->lock);
-    load_all(registry);
+    load(registry);
     for (size_t i = 0; i < registry->entry_count; i++)
         registry->listing[i] = registry->entries[i]->public;
     *out = registry->listing;
     *count = registry->entry_count;
     pthread_mutex_unlock(&registry->lock);
+}
+
+int imgtk_modules(struct imgtk_context *context, const struct imgtk_module **out, size_t *count,
+                  struct imgtk_error *err)
+{
+    (void)err;
+    list(context->registry, load_all, out, count);
     return 0;
+}
+
+void registry_formats(struct imgtk_context *context, const struct imgtk_module **out, size_t *count)
+{
+    list(context->registry, load_formats, out, count);
 }
 
 static bool name_is_plain(const char *name)
@@ -320,7 +357,7 @@ int imgtk_driver_find(struct imgtk_context *context, const char *name, const str
     struct entry *entry = name_is_plain(name) ? find_or_load(registry, name, &broken) : NULL;
     *out = entry ? entry->public.driver : NULL;
     if (!*out && !broken) { /* an alias is known only to the module that has it */
-        load_all(registry);
+        load_formats(registry);
         *out = find_by_alias(registry, name);
     }
     if (!*out && broken)
@@ -342,7 +379,7 @@ const struct imgtk_driver *imgtk_driver_for_name(struct imgtk_context *context, 
     struct registry *registry = context->registry;
     const struct imgtk_driver *found = NULL;
     pthread_mutex_lock(&registry->lock);
-    load_all(registry);
+    load_formats(registry);
     for (size_t i = 0; !found && i < registry->entry_count; i++) {
         const struct imgtk_driver *driver = registry->entries[i]->public.driver;
         for (size_t j = 0; !found && driver && driver->suffixes && driver->suffixes[j]; j++)
@@ -355,10 +392,24 @@ const struct imgtk_driver *imgtk_driver_for_name(struct imgtk_context *context, 
 
 static bool claims(const struct imgtk_storage_ops *storage, const char *name)
 {
-    for (size_t i = 0; storage->schemes && storage->schemes[i]; i++)
+    for (size_t i = 0; storage && storage->schemes && storage->schemes[i]; i++)
         if (strncmp(storage->schemes[i], name, strlen(storage->schemes[i])) == 0)
             return true;
     return false;
+}
+
+/* NULL: not a name of a known kind, or its module is not there or does not claim the name after all. */
+static const struct imgtk_storage_ops *find_known_storage(struct registry *registry, const char *name)
+{
+    for (size_t i = 0; i < KNOWN_STORAGES; i++) {
+        const struct entry *broken = NULL;
+        if (strncmp(known_storages[i].scheme, name, strlen(known_storages[i].scheme)) != 0)
+            continue;
+        struct entry *entry = find_or_load(registry, known_storages[i].module, &broken);
+        if (entry && claims(entry->public.storage, name))
+            return entry->public.storage;
+    }
+    return NULL;
 }
 
 int registry_storage_for(struct imgtk_context *context, const char *name, const struct imgtk_storage_ops **out,
@@ -370,12 +421,27 @@ int registry_storage_for(struct imgtk_context *context, const char *name, const 
         return 0;
     struct registry *registry = context->registry;
     pthread_mutex_lock(&registry->lock);
-    load_all(registry);
-    for (size_t i = 0; !*out && i < registry->entry_count; i++) {
-        const struct imgtk_storage_ops *storage = registry->entries[i]->public.storage;
-        if (storage && claims(storage, name))
-            *out = storage;
-    }
+    *out = find_known_storage(registry, name);
+    if (!*out)
+        load_all(registry);
+    for (size_t i = 0; !*out && i < registry->entry_count; i++)
+        if (claims(registry->entries[i]->public.storage, name))
+            *out = registry->entries[i]->public.storage;
     pthread_mutex_unlock(&registry->lock);
     return 0;
+}
+
+bool registry_storage_has_option(struct imgtk_context *context, const char *option)
+{
+    struct registry *registry = context->registry;
+    bool found = false;
+    pthread_mutex_lock(&registry->lock);
+    load_all(registry);
+    for (size_t i = 0; i < registry->entry_count; i++) {
+        const struct imgtk_storage_ops *storage = registry->entries[i]->public.storage;
+        for (const struct imgtk_opt *opt = storage ? storage->opts : NULL; !found && opt && opt->name; opt++)
+            found = strcmp(opt->name, option) == 0;
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return found;
 }

@@ -11,6 +11,9 @@ struct registry;
 int registry_new(const struct config *config, struct registry **out, struct imgtk_error *err);
 void registry_free(struct registry *registry);
 
+/* As imgtk_modules(), without the storage modules that are known to be none of a format. */
+void registry_formats(struct imgtk_context *context, const struct imgtk_module **out, size_t *count);
+
 /*
  * Copies a driver's table up to its own struct_size and fills optional ops with their defaults. A table that is too
  * small for the required ops, or lacks one, is IMGTK_EINVAL and the message names it.

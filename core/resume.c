@@ -58,6 +58,9 @@ static int hash_layer(const struct imgtk_layer *layer, uint64_t *hash, struct im
     *hash = journal_hash(*hash, layer->name, strlen(layer->name) + 1);
     *hash = journal_hash(*hash, layer->driver->name, strlen(layer->driver->name) + 1);
     *hash = journal_hash_number(*hash, size);
+    const char *version = layer->file->ops.version_of(layer->file->handle);
+    if (version)
+        *hash = journal_hash(*hash, version, strlen(version) + 1);
     if (fd >= 0 && fstat(fd, &st) == 0) {
         *hash = journal_hash_number(*hash, (uint64_t)st.st_ino);
         *hash = journal_hash_number(*hash, (uint64_t)st.st_mtim.tv_sec);

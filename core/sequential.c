@@ -1,5 +1,6 @@
 #include "sequential.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,12 +32,30 @@ static int write_sparse(struct imgtk_storage *to, const unsigned char *buf, size
     return 0;
 }
 
+/* length: so many bytes there are, or are known to be. */
+static int check_limit(const struct imgtk_storage *from, uint64_t length, struct imgtk_error *err)
+{
+    uint64_t limit = from->ops.spool_limit(from->handle);
+    if (length <= limit)
+        return 0;
+    return imgtk_fail(err, IMGTK_ELIMIT, "it would have to be read into a temporary file first, and is larger than the "
+                      "limit of %" PRIu64 " bytes for that (see spool-limit)", limit);
+}
+
+static int check_known_size(struct imgtk_storage *from, struct imgtk_error *err)
+{
+    uint64_t size;
+    return imgtk_storage_size(from, &size, NULL) ? 0 : check_limit(from, size, err);
+}
+
 static int copy_all(struct imgtk_context *context, struct imgtk_storage *from, struct imgtk_storage *to, void *buf,
                     struct imgtk_error *err)
 {
     uint64_t offset = 0;
     for (size_t done = PIECE; done == PIECE; offset += done) {
         int status = imgtk_storage_pread_some(from, buf, PIECE, offset, &done, err);
+        if (!status)
+            status = check_limit(from, offset + done, err);
         if (!status)
             status = write_sparse(to, buf, done, offset, err);
         if (status)
@@ -59,7 +78,9 @@ static int spool(struct imgtk_context *context, struct imgtk_storage **file, str
 {
     struct imgtk_storage *pipe = *file, *copy;
     context_note(context, "%s: can be read once only, so it is read into a temporary file first", pipe->name);
-    int status = imgtk_storage_spool(&copy, err);
+    int status = check_known_size(pipe, err);
+    if (!status)
+        status = imgtk_storage_spool(&copy, err);
     if (status)
         return status;
     void *buf = malloc(PIECE);
@@ -86,7 +107,8 @@ static bool gives_in_order(struct imgtk_context *context, struct imgtk_storage *
     struct imgtk_error ignored = IMGTK_ERROR_INIT;
     struct layer layer = { .public.file = pipe, .public.name = imgtk_storage_name(pipe) };
     bool in_order = false;
-    if (layer_find_driver(context, &layer, request->format, &ignored) ||
+    /* What nothing has recognised could still show by its end what it is. */
+    if (layer_find_driver(context, &layer, request->format, &ignored) || layer.public.format_guessed ||
         !(layer.public.driver->flags & IMGTK_DRIVER_STREAM_READ))
         return false;
     if (references_new(context, layer.public.name, request->single_layer, &layer.references, &ignored) == 0 &&

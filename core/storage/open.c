@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "context.h"
+#include "credentials.h"
+#include "opts_shared.h"
 #include "storage/storage.h"
 
 bool storage_name_has_scheme(const char *name)
@@ -45,24 +47,18 @@ int storage_name_parse(struct imgtk_context *context, const char *name, struct s
 /* ---- Modules ---------------------------------------------------------------- */
 
 /*
- * A URL without what is secret: the password, and the query when there is a
+ * A URL without what is secret: who the user is, and the query when there is a
  * host (a signed URL's key is there; that of nbd+unix:///?socket= names a file).
  */
 static char *name_without_secrets(const char *name)
 {
     char *copy = strdup(name);
+    if (copy)
+        credentials_hide(copy);
     char *host = copy ? strstr(copy, "://") : NULL;
-    if (!host)
-        return copy;
-    host += 3;
-    char *end = host + strcspn(host, "/?#");
-    char *query = strchr(host, '?');
-    if (query && end != host)
+    char *query = host ? strchr(host, '?') : NULL;
+    if (query && host[3] != '/' && host + 3 != query)
         query[1] = '\0';
-    char *at = memrchr(host, '@', (size_t)(end - host));
-    char *colon = at ? memchr(host, ':', (size_t)(at - host)) : NULL;
-    if (colon)
-        memmove(colon, at, strlen(at) + 1);
     return copy;
 }
 
@@ -70,20 +66,25 @@ static int open_with_ops(const struct imgtk_storage_ops *ops, const char *name, 
                          const struct imgtk_opts *opts, struct imgtk_storage **out, struct imgtk_error *err)
 {
     void *handle = NULL;
+    char *shown = name_without_secrets(name);
+    if (!shown)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     int status = ops->open(name, flags, opts, &handle, err);
     if (status)
-        return status;
-    char *shown = name_without_secrets(name);
-    if (!shown) {
-        ops->close(handle);
-        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    }
-    status = storage_wrap(ops, handle, shown, out, err);
+        imgtk_fail_prefix(err, "Could not open '%s'", shown);
+    else
+        status = storage_wrap(ops, handle, shown, out, err);
     free(shown);
     return status;
 }
 
-static int open_module(const struct imgtk_context *context, const struct imgtk_storage_ops *ops, const char *name,
+/* One --storage-opts serves all storages of a job. */
+static bool is_of_another_module(void *context, const char *option)
+{
+    return registry_storage_has_option(context, option);
+}
+
+static int open_module(struct imgtk_context *context, const struct imgtk_storage_ops *ops, const char *name,
                        uint32_t flags, const char *options, struct imgtk_storage **out, struct imgtk_error *err)
 {
     struct imgtk_storage_ops complete; /* a module built for an older ABI has a shorter table */
@@ -94,7 +95,7 @@ static int open_module(const struct imgtk_context *context, const struct imgtk_s
     if (!opts)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     if (context->storage_options)
-        status = imgtk_opts_parse(opts, complete.name, context->storage_options, err);
+        status = opts_parse_shared(opts, complete.name, context->storage_options, is_of_another_module, context, err);
     if (status == 0 && options)
         status = imgtk_opts_parse(opts, complete.name, options, err);
     if (status == 0)

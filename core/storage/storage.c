@@ -56,6 +56,18 @@ static void default_abandon(void *handle)
     (void)handle;
 }
 
+static const char *default_version_of(void *handle)
+{
+    (void)handle;
+    return NULL;
+}
+
+static uint64_t default_spool_limit(void *handle)
+{
+    (void)handle;
+    return UINT64_MAX;
+}
+
 static int default_allocate(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err)
 {
     (void)handle, (void)offset, (void)length;
@@ -92,6 +104,8 @@ int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_stora
     out->fd = out->fd ? out->fd : default_fd;
     out->abandon = out->abandon ? out->abandon : default_abandon;
     out->allocate = out->allocate ? out->allocate : default_allocate;
+    out->version_of = out->version_of ? out->version_of : default_version_of;
+    out->spool_limit = out->spool_limit ? out->spool_limit : default_spool_limit;
     /* The defaults of zero, commit and allocated call other ops, and drop_cache needs none: see the imgtk_storage_ calls. */
     return 0;
 }
@@ -188,8 +202,6 @@ uint32_t imgtk_storage_flags(const struct imgtk_storage *storage)
 int imgtk_storage_size(struct imgtk_storage *storage, uint64_t *out, struct imgtk_error *err)
 {
     *out = 0;
-    if (storage->flags & IMGTK_STORAGE_SEQUENTIAL)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the size of a pipe is not known before its end");
     int status = storage->ops.size(storage->handle, out, err);
     if (status == 0 && *out > INT64_MAX)
         return imgtk_fail(err, IMGTK_ELIMIT, "a size of %" PRIu64 " bytes is beyond the limit of %" PRId64, *out,

@@ -22,7 +22,7 @@ static enum imgtk_probe_result raw_probe(const struct imgtk_probe *probe)
     return IMGTK_PROBE_NO; /* raw is what is left, never recognised */
 }
 
-/* Of a pipe the size is not known before its end: then the user's word counts, and a pipe that ends early is an error. */
+/* Of a pipe the size is mostly not known before its end: the user's word counts, and a pipe that ends early is an error. */
 static int ask_size(const struct raw *raw, const struct imgtk_open *args, uint64_t *out, struct imgtk_error *err)
 {
     bool told = args->opts && imgtk_opts_given(args->opts, "size");

@@ -194,6 +194,17 @@ def test_named_format_loads_that_module_alone(folder, image, tmp_path):
     assert mark.exists()
 
 
+@pytest.mark.unsanitized
+@pytest.mark.parametrize("words", [["info", "{image}"], ["convert", "{image}", "{image}.qcow2"], ["create", "{image}.img", "1M"]])
+def test_network_modules_are_loaded_for_their_names_only(tmp_path, words):
+    """Their libraries take longer to load than such a command runs."""
+    (tmp_path / "image").write_bytes(bytes(KIB))
+    words = [word.format(image=tmp_path / "image") for word in words]
+    result = execute([tool("strace"), "-f", "-e", "trace=openat", IMGTK, *words])
+    assert "/qcow2.so" in result.err
+    assert "/nbd.so" not in result.err and "/http.so" not in result.err
+
+
 def test_name_of_a_format_is_no_path(folder, image, tmp_path):
     mark = tmp_path / "loaded"
     build(tmp_path / "elsewhere/loud.so", '-DNAME="loud"', f'-DLOUD="{mark}"')

@@ -36,6 +36,23 @@ static void cuts_long_messages(void **state)
     assert_int_equal(strlen(err.message), IMGTK_MESSAGE_SIZE - 1);
 }
 
+static void credentials_are_left_out(void **state)
+{
+    (void)state;
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    imgtk_fail(&err, IMGTK_EIO, "'%s' and %s", "http://user:pa@ss@host/x@y", "nbds://TOKEN@other: no answer");
+    assert_string_equal(err.message, "'http://host/x@y' and nbds://other: no answer");
+    imgtk_fail_prefix(&err, "https://user@host");
+    assert_string_equal(err.message, "https://host: 'http://host/x@y' and nbds://other: no answer");
+    imgtk_fail(&err, IMGTK_EIO, "mail someone@host, see http://host or %s", "file://");
+    assert_string_equal(err.message, "mail someone@host, see http://host or file://");
+    char secret[IMGTK_MESSAGE_SIZE];
+    memset(secret, 's', sizeof(secret) - 1);
+    secret[sizeof(secret) - 1] = '\0';
+    imgtk_fail(&err, IMGTK_EIO, "http://%s@host/", secret); /* longer than a message */
+    assert_string_equal(err.message, "http://host/");
+}
+
 static void errno_decides_the_status(void **state)
 {
     (void)state;
@@ -88,6 +105,7 @@ int main(void)
         cmocka_unit_test(sets_status_and_message_together),
         cmocka_unit_test(replaces_control_bytes),
         cmocka_unit_test(cuts_long_messages),
+        cmocka_unit_test(credentials_are_left_out),
         cmocka_unit_test(errno_decides_the_status),
         cmocka_unit_test(prefix_keeps_the_status),
         cmocka_unit_test(a_message_may_quote_the_one_it_replaces),

@@ -6,7 +6,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "imgtk/opts.h"
+#include "opts_shared.h"
 
 static const char *const kinds[] = { "zlib", "zstd", NULL };
 static const struct imgtk_opt table[] = {
@@ -106,6 +106,25 @@ static void an_empty_table_knows_nothing(void **state)
     imgtk_opts_free(opts);
 }
 
+static bool is_foreign(void *context, const char *name)
+{
+    return strcmp(context, name) == 0;
+}
+
+static void another_tables_options_are_passed_over(void **state)
+{
+    (void)state;
+    static const struct imgtk_opt own[] = { { .name = "mine", .type = IMGTK_OPT_STRING }, { .name = NULL } };
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    struct imgtk_opts *opts = imgtk_opts_new(own);
+    char theirs[] = "theirs";
+    assert_int_equal(opts_parse_shared(opts, "x", "theirs=1,mine=a,theirs", is_foreign, theirs, &err), 0);
+    assert_string_equal(imgtk_opts_text(opts, "mine"), "a");
+    assert_int_equal(opts_parse_shared(opts, "x", "their=1", is_foreign, theirs, &err), IMGTK_ENOTFOUND);
+    assert_int_equal(imgtk_opts_parse(opts, "x", "theirs=1", &err), IMGTK_ENOTFOUND);
+    imgtk_opts_free(opts);
+}
+
 static void near_words_are_found(void **state)
 {
     (void)state;
@@ -121,7 +140,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_are_parsed), cmocka_unit_test(defaults_apply), cmocka_unit_test(texts_add_up),
         cmocka_unit_test(mistakes_are_named), cmocka_unit_test(an_empty_table_knows_nothing),
-        cmocka_unit_test(near_words_are_found),
+        cmocka_unit_test(another_tables_options_are_passed_over), cmocka_unit_test(near_words_are_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

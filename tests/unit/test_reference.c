@@ -62,6 +62,12 @@ int registry_storage_for(struct imgtk_context *unused, const char *name, const s
     return 0;
 }
 
+bool registry_storage_has_option(struct imgtk_context *unused, const char *option)
+{
+    (void)unused, (void)option;
+    return false;
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -364,7 +370,7 @@ static void credentials_are_not_shown(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        { "mod://user:pass@host/x?sig=1", "mod://user@host/x?" },
+        { "mod://user:pass@host/x?sig=1", "mod://host/x?" },
         { "mod:///x?socket=/run/a", "mod:///x?socket=/run/a" },
         { "mod://host/a@b:c", "mod://host/a@b:c" },
         { "mod://host:80/x", "mod://host:80/x" },

@@ -24,7 +24,7 @@ struct imgtk_storage; /* one open resource */
 /* What a storage can do, as imgtk_storage_flags() tells. */
 enum {
     IMGTK_STORAGE_WRITABLE = 1u << 0,
-    /* A pipe: read or written once, in order, no known size. Its first 64 KiB may be read again (all that a driver's
+    /* A pipe: read or written once, in order, its size mostly not known. Its first 64 KiB may be read again (all that a driver's
        open() and in_order() read, while they do), reading further on skips, and what a writer leaves out (truncate()
        included) is written as zeroes. */
     IMGTK_STORAGE_SEQUENTIAL = 1u << 1,
@@ -83,6 +83,10 @@ struct imgtk_storage_ops {
     int (*allocate)(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err); /* IMGTK_EUNSUPPORTED */
     int (*allocated)(void *handle, uint64_t *out, struct imgtk_error *err);                   /* the size */
     void (*drop_cache)(void *handle);                                      /* nothing to drop */
+    /* A text that is another one when the content has changed (an ETag); lives as long as the handle. NULL: not known. */
+    const char *(*version_of)(void *handle);                               /* not known */
+    /* How much of a SEQUENTIAL storage may be put into a temporary file, where it cannot be read as it comes. */
+    uint64_t (*spool_limit)(void *handle);                                 /* no limit */
     /* --- end of storage ABI 1.0 --- */
 };
 
@@ -90,7 +94,7 @@ struct imgtk_storage_ops {
 IMGTK_API const char *imgtk_storage_name(const struct imgtk_storage *storage);
 IMGTK_API uint32_t imgtk_storage_flags(const struct imgtk_storage *storage);
 
-/* Size in bytes as of now; for a sequential storage IMGTK_EUNSUPPORTED. */
+/* Size in bytes as of now; IMGTK_EUNSUPPORTED for a sequential storage that does not know it. */
 IMGTK_API int imgtk_storage_size(struct imgtk_storage *storage, uint64_t *out, struct imgtk_error *err);
 
 /* The space that the storage occupies, in bytes (a file's blocks); where that is not known, its size. */
