@@ -11,7 +11,6 @@
 #include "target.h"
 
 #define MAX_SOURCES 256
-#define MAX_WORKERS 64
 #define PIECE_SIZE (2u << 20) /* what a thread of a conversion handles at once */
 #define MAX_SPARSE_SIZE (16u << 20)
 
@@ -127,19 +126,6 @@ static int parse_sparse(struct cli *cli, const char *text, int64_t *out)
     return 0;
 }
 
-static int parse_workers(struct cli *cli, const char *text, unsigned *out)
-{
-    uint64_t workers;
-    *out = 0;
-    if (!text)
-        return 0;
-    if (imgtk_parse_size(text, &workers, NULL) || workers == 0 || workers > MAX_WORKERS)
-        return cli_error(cli, "Invalid number of workers '%s'. The allowed number is between 1 and %d", text,
-                         MAX_WORKERS);
-    *out = (unsigned)workers;
-    return 0;
-}
-
 static int parse_queue(struct cli *cli, struct values *values)
 {
     if (!values->queue || (imgtk_parse_size(values->queue, &values->queue_size, NULL) == 0 && values->queue_size > 0))
@@ -235,7 +221,7 @@ static int parse_values(struct cli *cli, struct values *values)
         values->network.requests = "1";
     int failed = parse_sparse(cli, values->sparse, &values->sparse_size);
     if (failed == 0)
-        failed = parse_workers(cli, values->workers, &values->worker_count);
+        failed = cli_parse_workers(cli, values->workers, &values->worker_count);
     if (failed == 0)
         failed = parse_queue(cli, values);
     return failed ? failed : parse_rate(cli, values);

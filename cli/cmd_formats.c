@@ -46,15 +46,19 @@ static void print_names(const char *title, const char *const *names)
     putchar('\n');
 }
 
+static const char *describe(const struct imgtk_module *module)
+{
+    if (module->skipped)
+        return module->skipped;
+    if (module->driver)
+        return module->driver->description;
+    return module->storage ? module->storage->description : module->digest->description;
+}
+
 static void print_module(const struct imgtk_module *module)
 {
-    printf("%s: ", module->name);
-    if (module->skipped) {
-        fputs("skipped: ", stdout);
-        cli_print_text(module->skipped);
-    } else {
-        cli_print_text(module->driver ? module->driver->description : module->storage->description);
-    }
+    printf("%s: %s", module->name, module->skipped ? "skipped: " : "");
+    cli_print_text(describe(module));
     fputs("\n    module: ", stdout);
     cli_print_text(module->path);
     putchar('\n');
@@ -66,6 +70,8 @@ static void print_module(const struct imgtk_module *module)
     } else if (module->storage) {
         printf("    version: %s\n", module->storage->version);
         print_names("schemes", module->storage->schemes);
+    } else if (module->digest) {
+        printf("    version: %s\n", module->digest->version);
     }
 }
 
@@ -103,11 +109,15 @@ static void add_module(struct imgtk_info *info, const struct imgtk_module *modul
         imgtk_info_text(info, "skipped", module->skipped);
     } else if (module->driver) {
         add_driver(info, module->driver);
-    } else {
+    } else if (module->storage) {
         imgtk_info_text(info, "kind", "storage");
         imgtk_info_text(info, "description", module->storage->description);
         imgtk_info_text(info, "version", module->storage->version);
         add_names(info, "schemes", module->storage->schemes);
+    } else {
+        imgtk_info_text(info, "kind", "digest");
+        imgtk_info_text(info, "description", module->digest->description);
+        imgtk_info_text(info, "version", module->digest->version);
     }
     imgtk_info_end(info);
 }
@@ -156,7 +166,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct cli_command cli_formats_command = {
     .name = "formats",
-    .summary = "List the format and storage modules and what they can do",
+    .summary = "List the modules for formats, storages and digests, and what they can do",
     .operands = "[OPTION]...",
     .options = options,
     .examples =

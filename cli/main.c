@@ -21,8 +21,8 @@
 
 const struct cli_command *const cli_commands[] = {
     &cli_convert_command, &cli_create_command, &cli_map_command, &cli_info_command, &cli_check_command,
-    &cli_compare_command, &cli_measure_command, &cli_resize_command, &cli_rebase_command, &cli_commit_command,
-    &cli_snapshot_command, &cli_bitmap_command, &cli_formats_command, NULL
+    &cli_compare_command, &cli_checksum_command, &cli_measure_command, &cli_resize_command, &cli_rebase_command,
+    &cli_commit_command, &cli_snapshot_command, &cli_bitmap_command, &cli_formats_command, NULL
 };
 
 const struct cli_command *cli_find_command(const char *name)

@@ -7,6 +7,8 @@
 
 #include "signals.h"
 
+#define MAX_WORKERS 64
+
 static void clean(char *text)
 {
     for (; *text; text++)
@@ -53,10 +55,15 @@ void cli_note(const struct cli *cli, const char *format, ...)
     va_end(args);
 }
 
-void cli_print_text(const char *text)
+void cli_put_text(FILE *to, const char *text)
 {
     for (; *text; text++)
-        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+        putc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, to);
+}
+
+void cli_print_text(const char *text)
+{
+    cli_put_text(stdout, text);
 }
 
 int cli_finish_output(const struct cli *cli, int exit_code)
@@ -125,5 +132,18 @@ int cli_parse_output(const struct cli *cli, const char *text, enum cli_output *o
         *out = CLI_OUTPUT_JSON;
     else
         return cli_error(cli, "--output must be used with human or json as argument, not '%s'", text);
+    return 0;
+}
+
+int cli_parse_workers(const struct cli *cli, const char *text, unsigned *out)
+{
+    uint64_t workers;
+    *out = 0;
+    if (!text)
+        return 0;
+    if (imgtk_parse_size(text, &workers, NULL) || workers == 0 || workers > MAX_WORKERS)
+        return cli_error(cli, "Invalid number of workers '%s'. The allowed number is between 1 and %d", text,
+                         MAX_WORKERS);
+    *out = (unsigned)workers;
     return 0;
 }

@@ -2,6 +2,8 @@
 #ifndef IMGTK_CLI_OUTPUT_H
 #define IMGTK_CLI_OUTPUT_H
 
+#include <stdio.h>
+
 #include "cli.h"
 
 /*
@@ -13,8 +15,9 @@ int cli_error(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3)
 int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err);
 /* The same, only with -v. */
 void cli_note(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
-/* Text from an image or a file name on stdout, control characters as '?'. */
+/* Text from an image or a file name, control characters as '?'; on stdout, or on a stream. */
 void cli_print_text(const char *text);
+void cli_put_text(FILE *to, const char *text);
 /* Flushes stdout; what could not be written turns a success into a failure with a message. */
 int cli_finish_output(const struct cli *cli, int exit_code);
 
@@ -29,5 +32,8 @@ char *cli_put_hex(char *out, uint64_t value, size_t width);
 enum cli_output { CLI_OUTPUT_HUMAN, CLI_OUTPUT_JSON };
 /* --output=human|json; NULL: human. Not 0: the mistake is printed. */
 int cli_parse_output(const struct cli *cli, const char *text, enum cli_output *out);
+
+/* A number of threads, 1 to 64; NULL: 0, for the default. Not 0: the mistake is printed. */
+int cli_parse_workers(const struct cli *cli, const char *text, unsigned *out);
 
 #endif

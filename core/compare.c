@@ -7,6 +7,7 @@
 #include "imgtk/bytes.h"
 #include "imgtk/jobs.h"
 #include "same_place.h"
+#include "workers.h"
 
 #define PIECE (1u << 20)
 #define SECTOR 512u      /* what a mismatch is told in, as qemu-img tells it */
@@ -171,7 +172,7 @@ static void compare_piece(struct comparison *comparison, unsigned char *buf, uin
     pthread_mutex_unlock(&comparison->lock);
 }
 
-static void *work(void *context)
+static void work(void *context)
 {
     struct comparison *comparison = context;
     unsigned char *buf = aligned_alloc(PAGE, 2 * (size_t)PIECE);
@@ -187,25 +188,17 @@ static void *work(void *context)
             compare_piece(comparison, buf, start, length);
     }
     free(buf);
-    return NULL;
 }
 
 /* ---- The job -------------------------------------------------------------- */
 
 static void run_workers(struct comparison *comparison)
 {
-    pthread_t threads[MAX_WORKERS];
     unsigned wanted = comparison->job->workers ? comparison->job->workers : imgtk_context_workers(comparison->context);
     for (unsigned i = 0; !comparison->job->workers && i < 2; i++)
         if (image_workers(comparison->job->images[i]) > wanted)
             wanted = image_workers(comparison->job->images[i]);
-    unsigned started = 0;
-    while (started + 1 < wanted && started + 1 < MAX_WORKERS &&
-           pthread_create(&threads[started], NULL, work, comparison) == 0)
-        started++;
-    work(comparison);
-    while (started > 0)
-        pthread_join(threads[--started], NULL);
+    workers_run(wanted < MAX_WORKERS ? wanted : MAX_WORKERS, work, comparison);
 }
 
 static int run(struct comparison *comparison, struct imgtk_error *err)

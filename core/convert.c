@@ -7,23 +7,14 @@
 #include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "resume.h"
+#include "workers.h"
 
 #define ITEM_SIZE (2u << 20)
 #define ZERO_GRANULE 4096u
 #define EXISTING_GRANULE (64u << 10) /* on a target that has to be told of zeroes, shorter runs are cheaper written */
 #define REFLINK_UNIT 4096u           /* file systems share blocks of this size */
-#define MAX_WORKERS 64u
 
 /* ---- Set-up ------------------------------------------------------------- */
-
-/* A pipe that image.c found to give the disk in order. */
-static bool is_in_order(const struct imgtk_convert *job)
-{
-    for (size_t i = 0; i < job->source_count; i++)
-        if (imgtk_storage_flags(imgtk_image_layer(job->sources[i], 0)->file) & IMGTK_STORAGE_SEQUENTIAL)
-            return true;
-    return false;
-}
 
 static unsigned choose_workers(const struct conversion *conversion)
 {
@@ -35,7 +26,7 @@ static unsigned choose_workers(const struct conversion *conversion)
     for (size_t i = 0; !job->workers && i < job->source_count; i++)
         if (image_workers(job->sources[i]) > workers)
             workers = image_workers(job->sources[i]);
-    return workers < MAX_WORKERS ? workers : MAX_WORKERS;
+    return workers < WORKERS_MAX ? workers : WORKERS_MAX;
 }
 
 static enum copy_mode choose_copy(const struct conversion *conversion)
@@ -61,7 +52,7 @@ static void choose_sizes(struct conversion *conversion)
     granule = imgtk_round_down(granule, unit);
     conversion->item_size = unit > ITEM_SIZE ? unit : ITEM_SIZE;
     conversion->granule = (uint32_t)imgtk_min_u64(granule > unit ? granule : unit, conversion->item_size);
-    conversion->in_order = is_in_order(job);
+    conversion->in_order = source_in_order(&conversion->source);
     conversion->find_zeroes = job->sparse_size != 0 && !job->relative_to;
     conversion->copy = choose_copy(conversion);
 }
@@ -132,23 +123,9 @@ int convert_advance(struct conversion *conversion, uint64_t done, uint64_t copie
 
 /* ---- The run ------------------------------------------------------------ */
 
-static void *worker_main(void *context)
+static void work(void *context)
 {
     convert_work(context);
-    return NULL;
-}
-
-/* The caller's thread is the first worker; a thread that cannot be had is done without. */
-static void run_workers(struct conversion *conversion)
-{
-    pthread_t threads[MAX_WORKERS];
-    unsigned started = 0;
-    while (started + 1 < conversion->workers &&
-           pthread_create(&threads[started], NULL, worker_main, conversion) == 0)
-        started++;
-    convert_work(conversion);
-    while (started > 0)
-        pthread_join(threads[--started], NULL);
 }
 
 static int commit(struct conversion *conversion, struct imgtk_error *err)
@@ -163,7 +140,7 @@ static int run(struct conversion *conversion, struct imgtk_error *err)
     int status = set_up(conversion, err);
     if (status)
         return status;
-    run_workers(conversion);
+    workers_run(conversion->workers, work, conversion);
     if (conversion->error.status) {
         *err = conversion->error;
         return conversion->error.status;

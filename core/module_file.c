@@ -99,11 +99,13 @@ static int explain_missing_symbol(void *library, struct imgtk_error *err)
         bool found = dlsym(library, symbol) != NULL;
         snprintf(symbol, sizeof(symbol), "imgtk_storage_v%u", major);
         found = found || dlsym(library, symbol) != NULL;
+        snprintf(symbol, sizeof(symbol), "imgtk_digest_v%u", major);
+        found = found || dlsym(library, symbol) != NULL;
         if (found)
             return imgtk_fail(err, IMGTK_EINVAL, "built for another ABI: version %u, this is version 1", major);
     }
-    return imgtk_fail(err, IMGTK_EINVAL, "not a module: it exports neither %s nor %s", IMGTK_DRIVER_SYMBOL,
-                      IMGTK_STORAGE_SYMBOL);
+    return imgtk_fail(err, IMGTK_EINVAL, "not a module: it exports neither %s nor %s nor %s", IMGTK_DRIVER_SYMBOL,
+                      IMGTK_STORAGE_SYMBOL, IMGTK_DIGEST_SYMBOL);
 }
 
 static int check_name(const char *found, const char *expected, struct imgtk_error *err)
@@ -113,30 +115,53 @@ static int check_name(const char *found, const char *expected, struct imgtk_erro
     return 0;
 }
 
+static int no_table(const char *symbol, struct imgtk_error *err)
+{
+    return imgtk_fail(err, IMGTK_EINVAL, "its %s() returns nothing", symbol);
+}
+
+static int take_driver(struct module_file *file, const struct imgtk_driver *table, struct imgtk_error *err)
+{
+    int status = table ? driver_complete(table, &file->driver, err) : no_table(IMGTK_DRIVER_SYMBOL, err);
+    file->is_driver = status == 0;
+    return status;
+}
+
+static int take_storage(struct module_file *file, const struct imgtk_storage_ops *table, struct imgtk_error *err)
+{
+    int status = table ? storage_ops_complete(table, &file->storage, err) : no_table(IMGTK_STORAGE_SYMBOL, err);
+    file->is_storage = status == 0;
+    return status;
+}
+
+static int take_digest(struct module_file *file, const struct imgtk_digest *table, struct imgtk_error *err)
+{
+    int status = table ? digest_complete(table, &file->digest, err) : no_table(IMGTK_DIGEST_SYMBOL, err);
+    file->is_digest = status == 0;
+    return status;
+}
+
 static int take_tables(struct module_file *file, const char *name, struct imgtk_error *err)
 {
     const struct imgtk_driver *(*driver)(void);
     const struct imgtk_storage_ops *(*storage)(void);
+    const struct imgtk_digest *(*digest)(void);
     /* POSIX's way to get a function from dlsym without a cast that C forbids. */
     *(void **)&driver = dlsym(file->library, IMGTK_DRIVER_SYMBOL);
     *(void **)&storage = dlsym(file->library, IMGTK_STORAGE_SYMBOL);
-    if (driver) {
-        const struct imgtk_driver *table = driver();
-        if (!table)
-            return imgtk_fail(err, IMGTK_EINVAL, "its %s() returns nothing", IMGTK_DRIVER_SYMBOL);
-        int status = driver_complete(table, &file->driver, err);
-        file->is_driver = status == 0;
-        return status ? status : check_name(file->driver.name, name, err);
-    }
-    if (storage) {
-        const struct imgtk_storage_ops *table = storage();
-        if (!table)
-            return imgtk_fail(err, IMGTK_EINVAL, "its %s() returns nothing", IMGTK_STORAGE_SYMBOL);
-        int status = storage_ops_complete(table, &file->storage, err);
-        file->is_storage = status == 0;
-        return status ? status : check_name(file->storage.name, name, err);
-    }
-    return explain_missing_symbol(file->library, err);
+    *(void **)&digest = dlsym(file->library, IMGTK_DIGEST_SYMBOL);
+    int status;
+    if (driver)
+        status = take_driver(file, driver(), err);
+    else if (storage)
+        status = take_storage(file, storage(), err);
+    else if (digest)
+        status = take_digest(file, digest(), err);
+    else
+        return explain_missing_symbol(file->library, err);
+    if (status)
+        return status;
+    return check_name(driver ? file->driver.name : storage ? file->storage.name : file->digest.name, name, err);
 }
 
 int module_file_load(const char *path, const char *name, struct module_file *out, struct imgtk_error *err)

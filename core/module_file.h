@@ -6,9 +6,10 @@
 
 struct module_file {
     void *library;                    /* dlopen's; NULL when skipped */
-    bool is_driver, is_storage;
+    bool is_driver, is_storage, is_digest;
     struct imgtk_driver driver;       /* completed; when is_driver */
     struct imgtk_storage_ops storage; /* completed; when is_storage */
+    struct imgtk_digest digest;       /* copied; when is_digest */
 };
 
 /* Whether a folder or file may hold code for this process: owned by root or the user, not writable by others. */

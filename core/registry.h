@@ -11,7 +11,7 @@ struct registry;
 int registry_new(const struct config *config, struct registry **out, struct imgtk_error *err);
 void registry_free(struct registry *registry);
 
-/* As imgtk_modules(), without the storage modules that are known to be none of a format. */
+/* As imgtk_modules(), without digests and the storage modules that are known to be none of a format. */
 void registry_formats(struct imgtk_context *context, const struct imgtk_module **out, size_t *count);
 
 /*
@@ -19,6 +19,16 @@ void registry_formats(struct imgtk_context *context, const struct imgtk_module *
  * small for the required ops, or lacks one, is IMGTK_EINVAL and the message names it.
  */
 int driver_complete(const struct imgtk_driver *from, struct imgtk_driver *out, struct imgtk_error *err);
+
+/* The same for a digest, whose members are all required. */
+int digest_complete(const struct imgtk_digest *from, struct imgtk_digest *out, struct imgtk_error *err);
+
+/*
+ * The digest of that name, its module loaded alone; NULL: sha256. IMGTK_ENOTFOUND: there is none, or it cannot be used,
+ * and the message says which there are.
+ */
+int registry_digest(struct imgtk_context *context, const char *name, const struct imgtk_digest **out,
+                    struct imgtk_error *err);
 
 /* The raw driver, which is part of core: without it nothing could be read. */
 extern const struct imgtk_driver raw_driver;

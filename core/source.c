@@ -21,6 +21,14 @@ int source_init(struct source *source, struct imgtk_image *const *images, size_t
     return 0;
 }
 
+bool source_in_order(const struct source *source)
+{
+    for (size_t i = 0; i < source->count; i++)
+        if (imgtk_storage_flags(imgtk_image_layer(source->images[i], 0)->file) & IMGTK_STORAGE_SEQUENTIAL)
+            return true;
+    return false;
+}
+
 int source_walk_new(const struct source *source, bool ask_storage, struct source_walk **out, struct imgtk_error *err)
 {
     struct source_walk *walk = calloc(1, sizeof(*walk) + source->count * sizeof(walk->walks[0]));

@@ -13,6 +13,9 @@ struct source {
 /* IMGTK_ELIMIT when the sizes add up beyond what a disk can have. */
 int source_init(struct source *source, struct imgtk_image *const *images, size_t count, struct imgtk_error *err);
 
+/* A pipe that image.c found to give the disk in order: it is read once, by one thread at a time. */
+bool source_in_order(const struct source *source);
+
 /* One worker's walks over all images; not thread-safe. */
 struct source_walk;
 int source_walk_new(const struct source *source, bool ask_storage, struct source_walk **out, struct imgtk_error *err);

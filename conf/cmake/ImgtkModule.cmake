@@ -1,10 +1,14 @@
 # imgtk_add_format(NAME SOURCES... [CODEC]): a loadable module for a format.
 # imgtk_add_storage(NAME SOURCES... [LIBRARIES TARGETS...]): one for a storage.
+# imgtk_add_digest(NAME SOURCES... [LIBRARIES TARGETS...]): one for a digest, in the folder "digest".
 #
 # NAME is the driver's or the storage's name and the module's file name. CODEC links the compression code, which only
 # the formats that compress should depend on. The objects are a target of their own, so that unit tests can link them.
 function(imgtk_add_module kind name)
-  cmake_parse_arguments(MODULE "CODEC" "" "LIBRARIES" ${ARGN})
+  cmake_parse_arguments(MODULE "CODEC" "FOLDER;COMPONENT" "LIBRARIES" ${ARGN})
+  if(NOT MODULE_COMPONENT)
+    set(MODULE_COMPONENT ${kind}-${name})
+  endif()
   set(target imgtk-${kind}-${name})
   add_library(${target}-objects OBJECT ${MODULE_UNPARSED_ARGUMENTS})
   target_include_directories(${target}-objects PUBLIC ${PROJECT_SOURCE_DIR}/core ${PROJECT_SOURCE_DIR}/core/include)
@@ -14,13 +18,13 @@ function(imgtk_add_module kind name)
   add_library(${target} MODULE)
   set_property(GLOBAL APPEND PROPERTY IMGTK_MODULES ${target})
   set_target_properties(${target} PROPERTIES LINKER_LANGUAGE C
-    PREFIX "" OUTPUT_NAME ${name} LIBRARY_OUTPUT_DIRECTORY ${IMGTK_MODULE_BUILD_DIR})
+    PREFIX "" OUTPUT_NAME ${name} LIBRARY_OUTPUT_DIRECTORY ${IMGTK_MODULE_BUILD_DIR}/${MODULE_FOLDER})
   target_link_libraries(${target} PRIVATE ${target}-objects)
   if(MODULE_CODEC)
     target_link_libraries(${target} PRIVATE imgtk-codec)
   endif()
   target_link_libraries(${target} PRIVATE imgtk Threads::Threads)
-  install(TARGETS ${target} LIBRARY DESTINATION ${IMGTK_MODULE_DIR} COMPONENT ${kind}-${name})
+  install(TARGETS ${target} LIBRARY DESTINATION ${IMGTK_MODULE_DIR}/${MODULE_FOLDER} COMPONENT ${MODULE_COMPONENT})
 endfunction()
 
 function(imgtk_add_format name)
@@ -29,4 +33,9 @@ endfunction()
 
 function(imgtk_add_storage name)
   imgtk_add_module(storage ${name} ${ARGN})
+endfunction()
+
+# Part of the library's own component: digests are few and small, and jobs of the library need them.
+function(imgtk_add_digest name)
+  imgtk_add_module(digest ${name} ${ARGN} FOLDER digest COMPONENT libimgtk)
 endfunction()

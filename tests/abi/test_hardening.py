@@ -5,7 +5,7 @@ import pytest
 
 from imgtk_test import BUILD, IMGTK, MODULES, execute, tool
 
-ELF_FILES = [IMGTK, *sorted((BUILD / "lib").glob("libimgtk.so.*.*")), *sorted(MODULES.glob("*.so")),
+ELF_FILES = [IMGTK, *sorted((BUILD / "lib").glob("libimgtk.so.*.*")), *sorted(MODULES.rglob("*.so")),
              *sorted((BUILD / "nbdkit").glob("*.so"))]
 names = pytest.mark.parametrize("path", ELF_FILES, ids=lambda path: path.name)
 

@@ -7,6 +7,7 @@ import pytest
 from imgtk_test import IMGTK, KIB, MODULES, ROOT, TESTS, environment, execute, imgtk, imgtk_fails, tool
 
 SOURCE = TESTS / "abi/modules/tiny.c"
+XOR = TESTS / "abi/modules/xor.c"
 
 
 def build(path, *flags, source=SOURCE):
@@ -83,6 +84,25 @@ def test_bad_modules_are_told_apart(folder, image, flags, reason):
     converts(image, folder)
     imgtk_fails("info", "-f", "bad", image, match=r"Unknown file format 'bad': .*bad\.so: ",
                 env=environment(IMGTK_MODULE_PATH=folder))
+
+
+def test_digest(folder, tmp_path):
+    """Found by its name alone, in the folder "digest"; elsewhere it is told what is wrong."""
+    path = build(folder / "digest/xor.so", source=XOR)
+    assert modules_of(folder)[str(path)] == {"name": "xor", "path": str(path), "kind": "digest",
+                                             "description": "exclusive or", "version": "1.0"}
+    (tmp_path / "disk").write_bytes(bytes(range(256)) * 2 + b"\x5a" * 511 + b"\x33")
+    env = environment(IMGTK_MODULE_PATH=folder)
+    assert imgtk("checksum", "--flat", "-a", "xor", tmp_path / "disk", env=env).out[:4] == f"{0x5a ^ 0x33:02x}  "
+    assert skipped(build(folder / "xor.so", source=XOR)) == "a digest: it belongs into the folder 'digest' beside it"
+    misplaced = build(folder / "digest/tiny.so")
+    assert modules_of(folder)[str(misplaced)]["skipped"] == "not a digest"
+
+
+def test_bad_digest(folder, image):
+    path = build(folder / "digest/xor.so", "-DSMALL_TABLE", source=XOR)
+    imgtk_fails("checksum", "-a", "xor", "-f", "raw", image, env=environment(IMGTK_MODULE_PATH=folder),
+                match=rf"Unknown digest 'xor': {path}: its table has \d+ bytes, too few for the required ops")
 
 
 def test_text_is_no_module(folder, image):

@@ -6,7 +6,7 @@ import pytest
 from imgtk_test import BUILD, MODULES, ROOT, execute, tool
 
 HEADERS = sorted((ROOT / "core/include/imgtk").glob("*.h"))
-MODULE_SYMBOLS = {"imgtk_driver_v1", "imgtk_storage_v1"}
+MODULE_SYMBOLS = {"imgtk_driver_v1", "imgtk_storage_v1", "imgtk_digest_v1"}
 
 
 def exported(path):
@@ -28,7 +28,7 @@ def test_library_exports_what_the_headers_declare():
     assert sorted(declared() - found) == [], "in a public header, but not exported"
 
 
-@pytest.mark.parametrize("module", sorted(MODULES.glob("*.so")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("module", sorted(MODULES.rglob("*.so")), ids=lambda path: path.stem)
 def test_module_exports_one_symbol(module):
     # The sanitizers' own begin with two underscores.
     found = {name for name in exported(module) if not name.startswith("__")}

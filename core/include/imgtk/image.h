@@ -7,6 +7,7 @@
 #ifndef IMGTK_IMAGE_H
 #define IMGTK_IMAGE_H
 
+#include "digest.h"
 #include "driver.h"
 
 #ifdef __cplusplus
@@ -54,6 +55,7 @@ struct imgtk_module {
     const char *path;                        /* "(built in)" for those */
     const struct imgtk_driver *driver;       /* NULL: not a format, or skipped */
     const struct imgtk_storage_ops *storage; /* NULL: not a storage, or skipped */
+    const struct imgtk_digest *digest;       /* NULL: not a digest, or skipped */
     const char *skipped;                     /* why; NULL when it is usable */
 };
 

@@ -14,13 +14,20 @@ extern "C" {
 /* ---- Progress ----------------------------------------------------------- */
 
 struct imgtk_progress {
-    const char *phase;     /* "copy", "sync", ...; static */
-    uint64_t done, total;  /* bytes of the virtual disk that are settled, holes included */
+    const char *phase;     /* "copy", "sync", "verify", ...; static */
+    uint64_t done, total;  /* bytes of the virtual disk that are settled, holes included; what is verified counts again */
     uint64_t copied;       /* bytes that were data */
 };
 
 /* Called often, from any worker, one at a time. Not 0 stops the job with IMGTK_ECANCELLED. */
 typedef int (*imgtk_progress_fn)(void *context, const struct imgtk_progress *progress);
+
+/* ---- Digests ------------------------------------------------------------ */
+
+struct imgtk_digest_value {
+    uint8_t bytes[IMGTK_DIGEST_MAX];
+    size_t length; /* bytes */
+};
 
 /* ---- Creating and converting -------------------------------------------- */
 
@@ -60,6 +67,13 @@ struct imgtk_convert {
     /* --relative-to: only what differs from this image is written, zeroes included; the rest of the target stays as it
        is (a hole, or what -n finds there), and the target records nothing of it. Not together with backing. NULL: none. */
     struct imgtk_image *relative_to;
+    /* The digest of the disk that was written, as of imgtk_checksum(); NULL: not wanted. The source is read once
+       nevertheless, and data that are shared rather than copied are read for it. Not together with relative_to. */
+    struct imgtk_digest_value *digest;
+    const char *algorithm;               /* of it, and of verify; NULL: "sha256" */
+    /* Reads the target back, from the disk where the operating system allows that, before it gets its name. What reads
+       as another disk is IMGTK_ECORRUPT and gets none. Not for a pipe. */
+    bool verify;
     imgtk_progress_fn progress;          /* may be NULL */
     void *progress_context;
     const volatile int *cancel;          /* may be NULL; a job stops soon after it is not 0 (signal handlers) */
@@ -119,6 +133,21 @@ struct imgtk_compare {
 };
 /* 0: they could be compared, see `difference`. Common holes and common backing files are not read. */
 IMGTK_API int imgtk_compare(struct imgtk_context *context, struct imgtk_compare *job, struct imgtk_error *err);
+
+/* ---- Checksum ----------------------------------------------------------- */
+
+struct imgtk_checksum {
+    struct imgtk_image *image;
+    const char *algorithm;            /* the name of a digest module, "sha256" or "blake2b"; NULL: "sha256" */
+    bool flat;                        /* the plain digest of all bytes instead of the tree of docs/checksum.md */
+    unsigned workers;                 /* 0: the context's */
+    imgtk_progress_fn progress;       /* may be NULL */
+    void *progress_context;
+    const volatile int *cancel;       /* may be NULL */
+    struct imgtk_digest_value digest; /* out */
+};
+/* The digest of the disk's content, whatever its format. Holes are not read; only `flat` takes time for them. */
+IMGTK_API int imgtk_checksum(struct imgtk_context *context, struct imgtk_checksum *job, struct imgtk_error *err);
 
 #ifdef __cplusplus
 }
