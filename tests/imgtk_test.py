@@ -37,6 +37,8 @@ def build_option(name):
 
 
 SANITIZE = build_option("IMGTK_SANITIZE")
+# Before the name of a program that was built for another machine.
+EMULATOR = [word for word in build_option("CMAKE_CROSSCOMPILING_EMULATOR").split(";") if word]
 
 # Not 1 or 2, which mean something as imgtk's own exit codes; see check_sanitizers().
 SANITIZER_EXIT = 99
@@ -101,6 +103,8 @@ def check_sanitizers(result):
 def execute(command, *, code=0, input=None, timeout=120, env=None, cwd=None, memory=None):
     """Runs a command. `code` is the exit code that it must have; None: any (the caller looks)."""
     command = [str(word) for word in command]
+    if EMULATOR and Path(command[0]).is_relative_to(BUILD):
+        command = EMULATOR + command
     done = subprocess.run(command, input=input, stdin=subprocess.DEVNULL if input is None else None,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
                           env=env or environment(), cwd=cwd, preexec_fn=limit_memory(memory))

@@ -27,6 +27,21 @@ bool qcow2_count_range(struct qcow2_check_state *state, uint64_t offset, uint64_
     return true;
 }
 
+/* The same for a table that will be read: the file must hold all of it. */
+static bool count_table(struct qcow2_check_state *state, uint64_t offset, uint64_t length, enum qcow2_use use,
+                        int *status, struct imgtk_error *err)
+{
+    bool counted = qcow2_count_range(state, offset, length, use, status, err);
+    if (counted && imgtk_range_fits(offset, length, state->file_size))
+        return *status == 0;
+    if (counted && *status == 0)
+        qcow2_check_corruption(state, "ERROR table at 0x%" PRIx64 " of %" PRIu64
+                                      " bytes is cut off by the end of the file at 0x%" PRIx64,
+                               offset, length, state->file_size);
+    state->incomplete = true;
+    return false;
+}
+
 /* ---- L2 tables ---------------------------------------------------------- */
 
 /* One L1 table's walk. */
@@ -116,7 +131,7 @@ static int count_l2(struct walk *walk, uint64_t l2_offset, struct imgtk_error *e
             check_subclusters(walk, entry, imgtk_be64(state->table + at + 8));
         if (entry == 0)
             continue;
-        if (entry & QCOW2_L2_RESERVED)
+        if ((entry & QCOW2_L2_RESERVED) || (state->image->header.version < 3 && (entry & QCOW2_ZERO)))
             qcow2_check_corruption(state, "ERROR L2 entry with reserved bits set: 0x%" PRIx64, entry);
         status = count_plain(walk, entry, err);
     }
@@ -147,11 +162,8 @@ static int count_l1_entry(struct walk *walk, uint64_t entry, struct imgtk_error 
         state->incomplete = true;
         return 0;
     }
-    if (!qcow2_count_range(state, l2_offset, cluster_size, QCOW2_USE_L2, &status, err) ||
-        (status == 0 && !imgtk_range_fits(l2_offset, cluster_size, state->file_size))) {
-        state->incomplete = true;
-        return 0;
-    }
+    if (!count_table(state, l2_offset, cluster_size, QCOW2_USE_L2, &status, err))
+        return status;
     if (status == 0 && is_repeated(walk, l2_offset)) {
         qcow2_check_corruption(state, "ERROR l2_offset=0x%" PRIx64 ": table is named twice by one L1 table", l2_offset);
         state->incomplete = true;
@@ -171,11 +183,8 @@ static int count_l1(struct walk *walk, uint64_t l1_offset, uint64_t entries, str
         state->incomplete = true;
         return 0;
     }
-    if (!qcow2_count_range(state, l1_offset, entries * 8, QCOW2_USE_ALONE, &status, err) ||
-        !imgtk_range_fits(l1_offset, entries * 8, state->file_size)) {
-        state->incomplete = true;
-        return 0;
-    }
+    if (!count_table(state, l1_offset, entries * 8, QCOW2_USE_ALONE, &status, err))
+        return status;
     for (uint64_t i = 0; i < entries && status == 0; i++) {
         if (i % PIECE == 0)
             status = imgtk_storage_pread(state->image->file, piece, (size_t)imgtk_min_u64(entries - i, PIECE) * 8,
@@ -224,11 +233,8 @@ static int count_bitmap(void *context, const struct qcow2_bitmap *bitmap, struct
     uint64_t cluster_size = state->image->geometry.cluster_size, bytes = (uint64_t)bitmap->table_size * 8;
     uint8_t piece[PIECE * 8];
     int status;
-    if (!qcow2_count_range(state, bitmap->table_offset, bytes, QCOW2_USE_ALONE, &status, err) ||
-        !imgtk_range_fits(bitmap->table_offset, bytes, state->file_size)) {
-        state->incomplete = true;
+    if (!count_table(state, bitmap->table_offset, bytes, QCOW2_USE_ALONE, &status, err))
         return status;
-    }
     for (uint64_t i = 0; i < bitmap->table_size && status == 0; i++) {
         if (i % PIECE == 0)
             status = imgtk_storage_pread(state->image->file, piece, (size_t)imgtk_min_u64(bitmap->table_size - i, PIECE) * 8,
