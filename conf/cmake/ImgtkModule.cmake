@@ -24,7 +24,6 @@ function(imgtk_add_module kind name)
     target_link_libraries(${target} PRIVATE imgtk-codec)
   endif()
   target_link_libraries(${target} PRIVATE imgtk Threads::Threads)
-  set_property(GLOBAL APPEND PROPERTY IMGTK_MODULES ${target})
   install(TARGETS ${target} LIBRARY DESTINATION ${IMGTK_MODULE_DIR}/${MODULE_FOLDER} COMPONENT ${MODULE_COMPONENT})
 endfunction()
 
