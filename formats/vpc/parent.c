@@ -2,57 +2,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "unicode.h"
 #include "vpc.h"
 
 /* ---- Text ----------------------------------------------------------------- */
 
-static uint32_t unit_at(const uint8_t *text, size_t at, bool big_endian)
-{
-    return big_endian ? imgtk_be16(text + at) : imgtk_le16(text + at);
-}
-
-/* One code point at *at, which moves behind it; UINT32_MAX when it is malformed. */
-static uint32_t next_code_point(const uint8_t *text, size_t size, size_t *at, bool big_endian)
-{
-    uint32_t high = unit_at(text, *at, big_endian);
-    *at += 2;
-    if (high < 0xd800 || high > 0xdfff)
-        return high;
-    if (high > 0xdbff || size - *at < 2)
-        return UINT32_MAX;
-    uint32_t low = unit_at(text, *at, big_endian);
-    *at += 2;
-    return low >= 0xdc00 && low <= 0xdfff ? 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00) : UINT32_MAX;
-}
-
-static char *put_utf8(char *to, uint32_t code)
-{
-    if (code < 0x80) {
-        *to++ = (char)code;
-        return to;
-    }
-    unsigned more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
-    static const uint8_t lead[] = { 0, 0xc0, 0xe0, 0xf0 };
-    *to++ = (char)(lead[more] | code >> (6 * more));
-    while (more-- > 0)
-        *to++ = (char)(0x80 | ((code >> (6 * more)) & 0x3f));
-    return to;
-}
-
 char *vpc_utf16_to_utf8(const uint8_t *text, size_t size, bool big_endian)
 {
-    char *out = malloc(size / 2 * 3 + 1), *to = out;
+    char *out = malloc(size / 2 * UNICODE_UTF8_PER_UNIT + 1), *to = out;
     size_t at = 0;
     size -= size % 2;
     while (out && at < size) {
-        uint32_t code = next_code_point(text, size, &at, big_endian);
+        uint32_t code = unicode_next_utf16(text, size, &at, big_endian);
         if (code == 0)
             break;
-        if (code == UINT32_MAX) {
+        if (code == UNICODE_MALFORMED) {
             free(out);
             return NULL;
         }
-        to = put_utf8(to, code);
+        to = unicode_put_utf8(to, code);
     }
     if (out)
         *to = '\0';
