@@ -7,6 +7,7 @@
 #include "map_rows.h"
 #include "options.h"
 #include "output.h"
+#include "picture/picture.h"
 #include "source.h"
 
 struct values {
@@ -21,7 +22,7 @@ static const struct cli_option options[] = {
     { '\0', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT",
       "format of the backing file where the image does not record it" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
-    { '\0', "output", CLI_TEXT, FIELD(output), "FORM", "human (the default), json, jsonl, intervals or clusters" },
+    { '\0', "output", CLI_TEXT, FIELD(output), "FORM", "human (the default), json, jsonl, intervals or clusters; as pictures: bar, svg or html" },
     { 's', "start-offset", CLI_TEXT, FIELD(start), "OFFSET", "begin there" },
     { 'l', "max-length", CLI_TEXT, FIELD(length), "LENGTH", "tell about that many bytes" },
     { '\0', "relative-to", CLI_TEXT, FIELD(relative_to), "BASE", "tell only what differs from that image" },
@@ -30,21 +31,29 @@ static const struct cli_option options[] = {
     CLI_COMMON_OPTIONS
 };
 
-static const struct { const char *name; const struct map_form *form; } forms[] = {
-    { "human", &map_form_human }, { "json", &map_form_json }, { "jsonl", &map_form_jsonl },
-    { "intervals", &map_form_intervals }, { "clusters", &map_form_clusters },
+/* A map is printed in rows, or collected and drawn. */
+struct form {
+    const char *name;
+    const struct map_form *rows;
+    const struct picture_form *picture;
+};
+static const struct form forms[] = {
+    { "human", &map_form_human, NULL }, { "json", &map_form_json, NULL }, { "jsonl", &map_form_jsonl, NULL },
+    { "intervals", &map_form_intervals, NULL }, { "clusters", &map_form_clusters, NULL },
+    { "bar", NULL, &picture_form_bar }, { "svg", NULL, &picture_form_svg },
+    { "html", NULL, &picture_form_html },
 };
 
-static int parse_form(struct cli *cli, const char *text, const struct map_form **out)
+static int parse_form(struct cli *cli, const char *text, const struct form **out)
 {
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         if (strcmp(text ? text : "human", forms[i].name) == 0) {
-            *out = forms[i].form;
+            *out = &forms[i];
             return 0;
         }
     }
-    return cli_usage_error(cli, "--output must be used with human, json, jsonl, intervals or clusters as argument, "
-                           "not '%s'", text);
+    return cli_usage_error(cli, "--output must be used with human, json, jsonl, intervals, clusters, bar, svg or html "
+                           "as argument, not '%s'", text);
 }
 
 static int parse_offset(struct cli *cli, const char *text, const char *what, uint64_t otherwise, uint64_t *out)
@@ -58,34 +67,48 @@ static int parse_offset(struct cli *cli, const char *text, const char *what, uin
 
 /* What the command line asks for, as numbers. */
 struct wish {
-    const struct map_form *form;
+    const struct form *form;
     uint64_t start, length;
 };
+
+static bool in_one_layer(const struct form *form)
+{
+    return form->rows && form->rows->single_layer;
+}
 
 static int parse_wish(struct cli *cli, const struct values *values, struct wish *out)
 {
     int failed = parse_form(cli, values->output, &out->form);
     if (failed)
         return failed;
-    if (values->relative_to && out->form->single_layer)
+    if (values->relative_to && in_one_layer(out->form))
         return cli_usage_error(cli, "--relative-to compares whole disks: it cannot be combined with --output=%s",
                                values->output);
     failed = parse_offset(cli, values->start, "--start-offset", 0, &out->start);
     return failed ? failed : parse_offset(cli, values->length, "--max-length", UINT64_MAX, &out->length);
 }
 
+static int print_rows(const struct wish *wish, struct imgtk_map *job, struct imgtk_error *err)
+{
+    const struct map_form *form = wish->form->rows;
+    struct map_rows rows = { .image = job->image, .form = form, .differences = job->relative_to != NULL };
+    job->row = form->row;
+    job->context = &rows;
+    int status = map_rows_begin(&rows, wish->start, err);
+    if (status == 0 && wish->start < imgtk_image_size(job->image) && wish->length > 0)
+        status = imgtk_map(job, err);
+    if (status == 0)
+        form->end(&rows);
+    map_rows_flush(&rows);
+    return status;
+}
+
 static int map_image(struct cli *cli, const struct wish *wish, struct imgtk_image *image, struct imgtk_image *base)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    struct map_rows rows = { .image = image, .form = wish->form, .differences = base != NULL };
-    struct imgtk_map job = { .image = image, .start = wish->start, .length = wish->length, .relative_to = base,
-                             .row = wish->form->row, .context = &rows };
-    int status = map_rows_begin(&rows, wish->start, &err);
-    if (status == 0 && wish->start < imgtk_image_size(image) && wish->length > 0)
-        status = imgtk_map(&job, &err);
-    if (status == 0)
-        wish->form->end(&rows);
-    map_rows_flush(&rows);
+    struct imgtk_map job = { .image = image, .start = wish->start, .length = wish->length, .relative_to = base };
+    int status = wish->form->rows ? print_rows(wish, &job, &err)
+                                  : picture_draw(&job, wish->form->picture, stdout, &err);
     return status ? cli_fail(cli, NULL, &err) : CLI_OK;
 }
 
@@ -95,7 +118,7 @@ static int map_named(struct cli *cli, const struct values *values, const struct 
     struct imgtk_image *image = NULL, *base = NULL;
     int code = source_parse(cli, name, values->format, values->image_opts, &source);
     source.request.backing_format = values->backing_format;
-    source.request.single_layer = wish->form->single_layer;
+    source.request.single_layer = in_one_layer(wish->form);
     if (code == 0)
         code = source_open(cli, &source, &image);
     if (code == 0 && values->relative_to)
@@ -134,10 +157,12 @@ const struct cli_command cli_map_command = {
     .notes =
         "human lists data and where the bytes lie in which file; json is qemu-img's list; jsonl has one\n"
         "object per line; intervals and clusters tell which clusters this one file holds, whatever its\n"
-        "backing file has.\n",
+        "backing file has. bar draws the disk in the terminal; svg and html are pictures for a browser.\n",
     .examples =
         "imgtk map disk.qcow2\n"
         "imgtk map --output=jsonl --start-offset=1G --max-length=10M disk.qcow2\n"
-        "imgtk map --output=json --relative-to=yesterday.qcow2 today.qcow2\n",
+        "imgtk map --output=json --relative-to=yesterday.qcow2 today.qcow2\n"
+        "imgtk map --output=bar disk.qcow2\n"
+        "imgtk map --output=html disk.qcow2 > disk.html\n",
     .run = run,
 };
