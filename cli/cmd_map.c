@@ -13,7 +13,7 @@
 struct values {
     struct cli_common common;
     const char *format, *backing_format, *output, *start, *length, *relative_to, *relative_format;
-    bool image_opts;
+    bool image_opts, depths;
 };
 #define FIELD(name) offsetof(struct values, name)
 
@@ -25,6 +25,8 @@ static const struct cli_option options[] = {
     { '\0', "output", CLI_TEXT, FIELD(output), "FORM", "human (the default), json, jsonl, intervals or clusters; as pictures: bar, svg or html" },
     { 's', "start-offset", CLI_TEXT, FIELD(start), "OFFSET", "begin there" },
     { 'l', "max-length", CLI_TEXT, FIELD(length), "LENGTH", "tell about that many bytes" },
+    { '\0', "allocation-depth", CLI_FLAG, FIELD(depths), NULL,
+      "tell which file of the chain holds each range, also of the chain behind an NBD server (qemu-nbd -A)" },
     { '\0', "relative-to", CLI_TEXT, FIELD(relative_to), "BASE", "tell only what differs from that image" },
     { '\0', "relative-format", CLI_TEXT, FIELD(relative_format), "FMT", "format of BASE (by its content)" },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
@@ -69,6 +71,7 @@ static int parse_offset(struct cli *cli, const char *text, const char *what, uin
 struct wish {
     const struct form *form;
     uint64_t start, length;
+    bool depths;
 };
 
 static bool in_one_layer(const struct form *form)
@@ -79,11 +82,16 @@ static bool in_one_layer(const struct form *form)
 static int parse_wish(struct cli *cli, const struct values *values, struct wish *out)
 {
     int failed = parse_form(cli, values->output, &out->form);
+    out->depths = values->depths;
     if (failed)
         return failed;
     if (values->relative_to && in_one_layer(out->form))
         return cli_usage_error(cli, "--relative-to compares whole disks: it cannot be combined with --output=%s",
                                values->output);
+    bool tells_depths = out->form->rows && !out->form->rows->in_clusters;
+    if (values->depths && (values->relative_to || !tells_depths))
+        return cli_usage_error(cli, "--allocation-depth cannot be combined with %s%s",
+                               tells_depths ? "--relative-to" : "--output=", tells_depths ? "" : values->output);
     failed = parse_offset(cli, values->start, "--start-offset", 0, &out->start);
     return failed ? failed : parse_offset(cli, values->length, "--max-length", UINT64_MAX, &out->length);
 }
@@ -91,7 +99,8 @@ static int parse_wish(struct cli *cli, const struct values *values, struct wish 
 static int print_rows(const struct wish *wish, struct imgtk_map *job, struct imgtk_error *err)
 {
     const struct map_form *form = wish->form->rows;
-    struct map_rows rows = { .image = job->image, .form = form, .differences = job->relative_to != NULL };
+    struct map_rows rows = { .image = job->image, .form = form, .differences = job->relative_to != NULL,
+                             .depths = wish->depths };
     job->row = form->row;
     job->context = &rows;
     int status = map_rows_begin(&rows, wish->start, err);
@@ -106,7 +115,8 @@ static int print_rows(const struct wish *wish, struct imgtk_map *job, struct img
 static int map_image(struct cli *cli, const struct wish *wish, struct imgtk_image *image, struct imgtk_image *base)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    struct imgtk_map job = { .image = image, .start = wish->start, .length = wish->length, .relative_to = base };
+    struct imgtk_map job = { .image = image, .start = wish->start, .length = wish->length, .relative_to = base,
+                             .allocation_depth = wish->depths };
     int status = wish->form->rows ? print_rows(wish, &job, &err)
                                   : picture_draw(&job, wish->form->picture, stdout, &err);
     return status ? cli_fail(cli, NULL, &err) : CLI_OK;
@@ -119,6 +129,7 @@ static int map_named(struct cli *cli, const struct values *values, const struct 
     int code = source_parse(cli, name, values->format, values->image_opts, &source);
     source.request.backing_format = values->backing_format;
     source.request.single_layer = in_one_layer(wish->form);
+    source.request.allocation_depth = wish->depths;
     if (code == 0)
         code = source_open(cli, &source, &image);
     if (code == 0 && values->relative_to)

@@ -8,6 +8,7 @@
 #include "output.h"
 
 #define HUMAN_COLUMN 16
+#define DEPTH_COLUMN 8
 #define DEFAULT_CLUSTER_BITS 16 /* of formats that have no clusters: raw */
 
 /* ---- The buffer ----------------------------------------------------------- */
@@ -86,7 +87,17 @@ int map_rows_begin(struct map_rows *rows, uint64_t start, struct imgtk_error *er
 
 static void human_begin(struct map_rows *rows)
 {
-    put_text(rows, "Offset          Length          Mapped to       File\n");
+    put_text(rows, rows->depths ? "Offset          Length          Mapped to       Depth   File\n"
+                                : "Offset          Length          Mapped to       File\n");
+}
+
+static char *put_column(char *at, uint64_t value)
+{
+    char *end = cli_put_u64(at, value), *column = at + DEPTH_COLUMN;
+    if (end >= column)
+        column = end + 1;
+    memset(end, ' ', (size_t)(column - end));
+    return column;
 }
 
 /* A file name; control characters as '?'. */
@@ -113,6 +124,8 @@ static int human_row(void *context, const struct imgtk_chain_extent *row)
         at = PUT_LITERAL(at, "compressed      ");
     else
         at = PUT_LITERAL(at, "not plain       ");
+    if (rows->depths)
+        at = put_column(at, row->allocation_depth);
     commit(rows, at);
     put_name(rows, plain ? imgtk_storage_name(row->extent.file) : imgtk_image_layer(rows->image, row->depth)->name);
     put_text(rows, "\n");
@@ -158,6 +171,10 @@ static int json_row(void *context, const struct imgtk_chain_extent *row)
         at = PUT_LITERAL(at, ", \"offset\": ");
         at = cli_put_u64(at, row->extent.host_offset);
     }
+    if (rows->depths) {
+        at = PUT_LITERAL(at, ", \"allocation-depth\": ");
+        at = cli_put_u64(at, row->allocation_depth);
+    }
     *at++ = '}';
     commit(rows, at);
     return 0;
@@ -195,6 +212,10 @@ static int jsonl_row(void *context, const struct imgtk_chain_extent *row)
     at = put_bool(at, row->extent.kind == IMGTK_EXTENT_ZERO);
     at = PUT_LITERAL(at, ",\"compressed\":");
     at = put_bool(at, row->extent.flags & IMGTK_EXTENT_COMPRESSED);
+    if (rows->depths) {
+        at = PUT_LITERAL(at, ",\"allocation_depth\":");
+        at = cli_put_u64(at, row->allocation_depth);
+    }
     at = PUT_LITERAL(at, "}\n");
     commit(rows, at);
     return 0;

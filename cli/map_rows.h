@@ -13,6 +13,7 @@ struct map_rows {
     uint64_t start;           /* where the map begins */
     uint64_t rows;
     bool differences; /* --relative-to: nothing to tell is an empty list */
+    bool depths;      /* --allocation-depth: told with each row */
     unsigned cluster_bits;    /* intervals, clusters: of the layer */
     bool has_backing;         /* the same */
     bool open;                /* intervals: [first, last] is not printed yet */

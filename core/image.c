@@ -198,8 +198,9 @@ int imgtk_image_open(struct imgtk_context *context, const char *name, const stru
     struct imgtk_storage *file = NULL;
     if (!request)
         request = &no_request;
-    int status = imgtk_storage_open(context, name, request->writable ? IMGTK_STORAGE_WRITABLE : 0,
-                                    request->storage_opts, &file, err);
+    uint32_t flags = (request->writable ? IMGTK_STORAGE_WRITABLE : 0u) |
+                     (request->allocation_depth ? IMGTK_STORAGE_TELLS_DEPTH : 0u);
+    int status = imgtk_storage_open(context, name, flags, request->storage_opts, &file, err);
     if (status)
         return status;
     status = sequential_settle(context, &file, request, err);

@@ -361,6 +361,8 @@ int target_create(struct imgtk_context *context, const struct target_request *re
         return status; /* names the file itself */
     if (request->wish->drop_cache)
         imgtk_storage_drop_cache(out->file);
+    if (request->wish->write_through)
+        imgtk_storage_write_through(out->file);
     status = judge_file(out, request, err);
     if (!status)
         status = try_sharing(out, request, err);

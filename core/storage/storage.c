@@ -10,106 +10,6 @@
 
 enum { ZERO_CHUNK = 1 << 20 };
 
-/* ---- Defaults of optional ops -------------------------------------------- */
-
-static uint32_t default_flags(void *handle)
-{
-    (void)handle;
-    return 0;
-}
-
-static int default_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
-{
-    (void)handle, (void)buf, (void)length, (void)offset;
-    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this kind of storage cannot be written");
-}
-
-static int default_extent(void *handle, uint64_t offset, uint64_t length, struct imgtk_range *out,
-                          struct imgtk_error *err)
-{
-    (void)handle, (void)offset, (void)err;
-    out->length = length;
-    out->kind = IMGTK_RANGE_DATA;
-    return 0;
-}
-
-static int default_truncate(void *handle, uint64_t size, struct imgtk_error *err)
-{
-    (void)handle;
-    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this kind of storage cannot be resized to %" PRIu64 " bytes", size);
-}
-
-static int default_flush(void *handle, struct imgtk_error *err)
-{
-    (void)handle, (void)err;
-    return 0;
-}
-
-static int default_fd(void *handle)
-{
-    (void)handle;
-    return -1;
-}
-
-static void default_abandon(void *handle)
-{
-    (void)handle;
-}
-
-static const char *default_version_of(void *handle)
-{
-    (void)handle;
-    return NULL;
-}
-
-static uint64_t default_spool_limit(void *handle)
-{
-    (void)handle;
-    return UINT64_MAX;
-}
-
-static int default_allocate(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err)
-{
-    (void)handle, (void)offset, (void)length;
-    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this kind of storage cannot reserve space");
-}
-
-static const char *missing_op(const struct imgtk_storage_ops *ops)
-{
-    if (!ops->name)
-        return "name";
-    if (!ops->open)
-        return "open";
-    if (!ops->close)
-        return "close";
-    if (!ops->size)
-        return "size";
-    return ops->pread ? NULL : "pread";
-}
-
-int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_storage_ops *out, struct imgtk_error *err)
-{
-    memset(out, 0, sizeof(*out));
-    size_t size = ops->struct_size;
-    memcpy(out, ops, size < sizeof(*out) ? size : sizeof(*out));
-    const char *missing = missing_op(out);
-    if (missing)
-        return imgtk_fail(err, IMGTK_EINVAL, "storage module lacks the required member '%s'", missing);
-    out->struct_size = sizeof(*out);
-    out->flags = out->flags ? out->flags : default_flags;
-    out->pwrite = out->pwrite ? out->pwrite : default_pwrite;
-    out->extent = out->extent ? out->extent : default_extent;
-    out->truncate = out->truncate ? out->truncate : default_truncate;
-    out->flush = out->flush ? out->flush : default_flush;
-    out->fd = out->fd ? out->fd : default_fd;
-    out->abandon = out->abandon ? out->abandon : default_abandon;
-    out->allocate = out->allocate ? out->allocate : default_allocate;
-    out->version_of = out->version_of ? out->version_of : default_version_of;
-    out->spool_limit = out->spool_limit ? out->spool_limit : default_spool_limit;
-    /* The defaults of zero, commit and allocated call other ops, and drop_cache needs none: see the imgtk_storage_ calls. */
-    return 0;
-}
-
 /* ---- Opening and closing -------------------------------------------------- */
 
 static struct imgtk_storage *new_storage(const char *name)
@@ -261,21 +161,37 @@ static int check_range(uint64_t offset, uint64_t length, struct imgtk_error *err
                       length, offset, INT64_MAX);
 }
 
+static int check_asked(uint64_t offset, uint64_t length, struct imgtk_error *err)
+{
+    if (length == 0)
+        return imgtk_fail(err, IMGTK_EINVAL, "an extent of no bytes was asked for");
+    return check_range(offset, length, err);
+}
+
+static int clip_answer(uint64_t *answered, uint64_t offset, uint64_t length, struct imgtk_error *err)
+{
+    if (*answered == 0)
+        return imgtk_fail(err, IMGTK_EIO, "storage answered an empty extent at offset %" PRIu64, offset);
+    *answered = imgtk_min_u64(*answered, length);
+    return 0;
+}
+
 int imgtk_storage_extent(struct imgtk_storage *storage, uint64_t offset, uint64_t length, struct imgtk_range *out,
                          struct imgtk_error *err)
 {
-    int status = check_range(offset, length, err);
-    if (status)
-        return status;
-    if (length == 0)
-        return imgtk_fail(err, IMGTK_EINVAL, "an extent of no bytes was asked for");
-    status = storage->ops.extent(storage->handle, offset, length, out, err);
-    if (status)
-        return status;
-    if (out->length == 0)
-        return imgtk_fail(err, IMGTK_EIO, "storage answered an empty extent at offset %" PRIu64, offset);
-    out->length = imgtk_min_u64(out->length, length);
-    return 0;
+    int status = check_asked(offset, length, err);
+    if (!status)
+        status = storage->ops.extent(storage->handle, offset, length, out, err);
+    return status ? status : clip_answer(&out->length, offset, length, err);
+}
+
+int imgtk_storage_depth(struct imgtk_storage *storage, uint64_t offset, uint64_t length, struct imgtk_depth *out,
+                        struct imgtk_error *err)
+{
+    int status = check_asked(offset, length, err);
+    if (!status)
+        status = storage->ops.depth(storage->handle, offset, length, out, err);
+    return status ? status : clip_answer(&out->length, offset, length, err);
 }
 
 /* ---- Writing ---------------------------------------------------------------- */
@@ -361,6 +277,12 @@ void imgtk_storage_drop_cache(struct imgtk_storage *storage)
 {
     if (storage->ops.drop_cache)
         storage->ops.drop_cache(storage->handle);
+}
+
+void imgtk_storage_write_through(struct imgtk_storage *storage)
+{
+    if (storage->ops.write_through)
+        storage->ops.write_through(storage->handle);
 }
 
 int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err)

@@ -11,7 +11,8 @@ struct imgtk_context;
 struct sequence;
 
 struct imgtk_storage {
-    struct imgtk_storage_ops ops; /* every op is callable but zero, commit, allocated and drop_cache, which storage.c stands in for */
+    /* Callable but for zero, commit, allocated, drop_cache and write_through, which storage.c stands in for. */
+    struct imgtk_storage_ops ops;
     void *handle;
     char *name;
     uint32_t flags;

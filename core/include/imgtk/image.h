@@ -114,6 +114,7 @@ struct imgtk_image_request {
     bool drop_cache;          /* imgtk_storage_drop_cache() for the files of all layers */
     bool in_order;            /* the disk will be read once, from its beginning to its end, by one thread at a time: a
                                  pipe whose tables come first then needs no temporary copy */
+    bool allocation_depth;    /* imgtk_map.allocation_depth will be asked for: IMGTK_STORAGE_TELLS_DEPTH for the file */
 };
 
 /* `request` may be NULL (probe, whole chain, read-only). The message names the file at fault. */
@@ -143,6 +144,7 @@ struct imgtk_chain_extent {
     struct imgtk_extent extent;
     size_t depth;          /* of the layer that decides; for a range that no layer allocates: the deepest that was asked */
     bool present;          /* some layer allocates it */
+    uint32_t allocation_depth; /* in rows of an imgtk_map that asks for it, else not touched */
 };
 
 /* Walks a chain; each worker has its own. Remembers each layer's last extent, so a layer is asked once per extent. */

@@ -40,6 +40,7 @@ struct imgtk_target {
     bool is_zero;              /* --target-is-zero: an existing target reads as zeroes already */
     bool compress;             /* -c */
     bool drop_cache;           /* imgtk_storage_drop_cache() for the file */
+    bool write_through;        /* imgtk_storage_write_through() for the file */
     bool no_sync;              /* give the file its name without waiting for the disk */
     /* Write NAME.imgtk-part and the journal NAME.imgtk-resume, and go on with what an interrupted conversion of the
        same source left there. For formats whose driver says IMGTK_DRIVER_RESUME, uncompressed, in one file. */
@@ -108,6 +109,10 @@ struct imgtk_map {
     /* One row per merged extent, in order; not 0 stops with that value. */
     int (*row)(void *context, const struct imgtk_chain_extent *extent);
     void *context;
+    /* Fills allocation_depth of the rows, which also end where it changes: 1 for what the top layer allocates, 2 for its
+       backing file, ..., 0 for nothing. An export whose server tells its own depths counts with all its files. Not
+       together with relative_to. */
+    bool allocation_depth;
 };
 IMGTK_API int imgtk_map(const struct imgtk_map *job, struct imgtk_error *err);
 

@@ -33,7 +33,8 @@ enum {
     IMGTK_STORAGE_HAS_EXTENTS = 1u << 4,  /* extent() tells holes */
     IMGTK_STORAGE_REMOTE = 1u << 5,       /* every request is a round trip: more workers than CPUs help */
     /* Writers exclude each other in the kernel, which spins: core lets them in one by one (regular files). */
-    IMGTK_STORAGE_ONE_WRITER = 1u << 6
+    IMGTK_STORAGE_ONE_WRITER = 1u << 6,
+    IMGTK_STORAGE_TELLS_DEPTH = 1u << 7   /* depth() tells more than that all is the storage's own */
 };
 
 enum imgtk_range_kind { IMGTK_RANGE_DATA, IMGTK_RANGE_ZERO };
@@ -42,6 +43,12 @@ enum imgtk_range_kind { IMGTK_RANGE_DATA, IMGTK_RANGE_ZERO };
 struct imgtk_range {
     uint64_t length;
     enum imgtk_range_kind kind;
+};
+
+/* A run of bytes that one file of the chain behind the storage holds. */
+struct imgtk_depth {
+    uint64_t length;
+    uint32_t depth; /* 1: the file that is served, 2: its backing file, ...; 0: none */
 };
 
 enum {
@@ -62,7 +69,8 @@ struct imgtk_storage_ops {
     const char *const *schemes;        /* "nbd://", "nbd+unix://", ...; NULL-terminated */
     const struct imgtk_opt *opts;      /* connections, timeout, ...; may be NULL */
 
-    /* Required. open: `name` as the user gave it; flags: IMGTK_STORAGE_WRITABLE or 0. */
+    /* Required. open: `name` as the user gave it; flags: IMGTK_STORAGE_WRITABLE, and IMGTK_STORAGE_TELLS_DEPTH when
+       depth() will be called, without which the storage need not be able to. */
     int (*open)(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle, struct imgtk_error *err);
     void (*close)(void *handle);
     int (*size)(void *handle, uint64_t *out, struct imgtk_error *err);
@@ -87,6 +95,9 @@ struct imgtk_storage_ops {
     const char *(*version_of)(void *handle);                               /* not known */
     /* How much of a SEQUENTIAL storage may be put into a temporary file, where it cannot be read as it comes. */
     uint64_t (*spool_limit)(void *handle);                                 /* no limit */
+    int (*depth)(void *handle, uint64_t offset, uint64_t length, struct imgtk_depth *out,
+                 struct imgtk_error *err);                                 /* 1 everywhere; may answer beyond length */
+    void (*write_through)(void *handle);                                   /* as imgtk_storage_write_through() says */
     /* --- end of storage ABI 1.0 --- */
 };
 
@@ -114,12 +125,20 @@ IMGTK_API int imgtk_storage_zero(struct imgtk_storage *storage, uint64_t offset,
 /* The run that begins at offset (which must be below the size), clipped to length. */
 IMGTK_API int imgtk_storage_extent(struct imgtk_storage *storage, uint64_t offset, uint64_t length,
                                    struct imgtk_range *out, struct imgtk_error *err);
+/* How deep the run is held that begins at offset (which must be below the size), clipped to length. */
+IMGTK_API int imgtk_storage_depth(struct imgtk_storage *storage, uint64_t offset, uint64_t length,
+                                  struct imgtk_depth *out, struct imgtk_error *err);
 IMGTK_API int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t size, struct imgtk_error *err);
 /*
  * What is read and written from now on shall not stay in the page cache. Without it, a file storage begins to drop pages
  * once it has moved a quarter of the machine's memory. Called before the storage is shared between threads.
  */
 IMGTK_API void imgtk_storage_drop_cache(struct imgtk_storage *storage);
+/*
+ * From now on what pwrite() and zero() have done is safe on disk when they return, where the storage has a way of its own
+ * for that; elsewhere flush() remains what makes it safe. Called before the storage is shared between threads.
+ */
+IMGTK_API void imgtk_storage_write_through(struct imgtk_storage *storage);
 IMGTK_API int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err);
 
 /*
