@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "options.h"
 #include "output.h"
@@ -24,7 +25,7 @@ struct values {
     const char *format, *source_backing_format, *snapshot;
     const char *target_format, *backing, *backing_format;
     const char *relative_to, *relative_format;
-    const char *sparse, *workers, *cache, *source_cache, *rate, *queue;
+    const char *sparse, *workers, *threads, *cache, *source_cache, *copy_range, *rate, *queue;
     bool allocated, no_extents, synchronous;
     bool existing, is_zero, compress, salvage, no_sync, resume, image_opts;
     struct progress_options progress;
@@ -71,7 +72,7 @@ static const struct cli_option options[] = {
       "keep a journal beside the unfinished file, and go on with what an interrupted conversion left" },
     { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (one more than there are CPUs)" },
     { '\0', "parallel", CLI_TEXT, FIELD(workers), "N", NULL },
-    { '\0', "threads", CLI_TEXT, FIELD(workers), "N", NULL },
+    { '\0', "threads", CLI_TEXT, FIELD(threads), "N", "the same; 0 is the default" },
     { '\0', "queue-size", CLI_TEXT, FIELD(queue), "SIZE", "how much data may be on its way in memory, 2 MiB per thread" },
     { '\0', "synchronous", CLI_FLAG, FIELD(synchronous), NULL, "one thread, and one request to a server at a time" },
     { '\0', "rate-limit", CLI_TEXT, FIELD(rate), "SIZE", "bytes of data per second at most" },
@@ -82,14 +83,17 @@ static const struct cli_option options[] = {
     { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
       "what a program gets: lines 'N/100' (the default), or JSON objects" },
     { 't', "cache", CLI_TEXT, FIELD(cache), "MODE",
-      "none or directsync: what is written does not stay in the page cache; writeback, writethrough, unsafe: as it comes" },
-    { 'T', "source-cache", CLI_TEXT, FIELD(source_cache), "MODE", "the same for the sources" },
+      "none or directsync: what is written does not stay in the page cache; writethrough or directsync: a server "
+      "writes to its disk before it answers; writeback, unsafe: as it comes" },
+    { 'T', "source-cache", CLI_TEXT, FIELD(source_cache), "MODE|N",
+      "whether what is read stays in the page cache; a number is taken for --threads, as in nbdcopy" },
     { '\0', "connections", CLI_TEXT, FIELD(network.connections), "N", "connections to an NBD server at once (4)" },
     { 'R', "requests", CLI_TEXT, FIELD(network.requests), "N", "requests on their way at once, per connection (64)" },
     { '\0', "request-size", CLI_TEXT, FIELD(network.request_size), "SIZE", "bytes of a request to a server at most (256k)" },
     { '\0', "timeout", CLI_TEXT, FIELD(network.timeout), "SECONDS", "how long a server may owe an answer (60)" },
     { 'W', "out-of-order", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; workers are never held back" },
-    { 'C', "copy-range", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; the kernel copies where it can" },
+    { 'C', "copy-range", CLI_OPTIONAL, FIELD(copy_range), "N",
+      "accepted for qemu-img's sake; the kernel copies where it can. With a number, the same as --connections" },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; sources are never locked" },
     CLI_COMMON_OPTIONS
 };
@@ -100,6 +104,11 @@ static const struct cli_option options[] = {
 static bool drops_cache(const char *mode)
 {
     return mode && (strcmp(mode, "none") == 0 || strcmp(mode, "off") == 0 || strcmp(mode, "directsync") == 0);
+}
+
+static bool writes_through(const char *mode)
+{
+    return mode && (strcmp(mode, "writethrough") == 0 || strcmp(mode, "directsync") == 0);
 }
 
 static int check_cache(struct cli *cli, const char *mode, const char *which)
@@ -211,6 +220,31 @@ static int check_combination(struct cli *cli, const struct values *values, const
     return failed ? failed : check_cache(cli, values->source_cache, "source ");
 }
 
+static bool is_number(const char *text)
+{
+    return *text && text[strspn(text, "0123456789")] == '\0';
+}
+
+/* nbdcopy's "-C N" beside qemu-img's -C, which takes no argument: a source that has a number as its name comes first. */
+static void find_connections(int argc, char **argv)
+{
+    for (int i = 1; i + 1 < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "-C") == 0 && is_number(argv[i + 1]) && access(argv[i + 1], F_OK) != 0)
+            argv[i] = (char *)(uintptr_t)"--connections";
+}
+
+static void take_numbers(struct values *values)
+{
+    if (values->source_cache && is_number(values->source_cache)) {
+        values->threads = values->source_cache;
+        values->source_cache = NULL;
+    }
+    if (values->copy_range && is_number(values->copy_range) && !values->network.connections)
+        values->network.connections = values->copy_range;
+    if (values->threads && strcmp(values->threads, "0") != 0 && !values->workers)
+        values->workers = values->threads;
+}
+
 static int parse_values(struct cli *cli, struct values *values)
 {
     if (values->allocated && !values->sparse)
@@ -312,7 +346,8 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
         .rate_limit = values->rate_limit,
         .target = { .name = name, .format = target->driver->name, .format_opts = target->options,
                     .existing = values->existing, .is_zero = values->is_zero, .compress = values->compress,
-                    .drop_cache = drops_cache(values->cache), .no_sync = values->no_sync, .resume = values->resume },
+                    .drop_cache = drops_cache(values->cache), .write_through = writes_through(values->cache),
+                    .no_sync = values->no_sync, .resume = values->resume },
     };
     int code = 0;
     if (target->backing)
@@ -361,9 +396,11 @@ static int convert_named(struct cli *cli, const struct values *values, char **na
 static int run(struct cli *cli, int argc, char **argv)
 {
     struct values values = { 0 };
+    find_connections(argc, argv);
     int code, first = cli_parse(cli, &cli_convert_command, argc, argv, &values, &code);
     if (first < 0)
         return code;
+    take_numbers(&values);
     bool help = target_wants_help(&values.options);
     if (argc - first < 2 && !help)
         return cli_usage_error(cli, "Must specify image file name");

@@ -34,6 +34,8 @@ static void make_grammar(const struct cli_option *options, struct grammar *gramm
             grammar->shorts[shorts++] = option->letter;
             if (option->argument)
                 grammar->shorts[shorts++] = ':';
+            if (option->argument && option->kind == CLI_OPTIONAL)
+                grammar->shorts[shorts++] = ':';
         }
     }
 }

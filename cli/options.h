@@ -9,7 +9,7 @@
 enum cli_option_kind {
     CLI_FLAG,     /* bool */
     CLI_TEXT,     /* const char *; the last one given counts */
-    CLI_OPTIONAL, /* const char *; "" when it is given without an argument (--name only) */
+    CLI_OPTIONAL, /* const char *; "" when it is given without an argument, which has to be attached */
     CLI_LIST,     /* struct cli_list; all that were given */
     CLI_ACCEPTED  /* taken for the sake of scripts, without effect; with an argument when `argument` is set */
 };

@@ -41,7 +41,7 @@ def test_no_extents_reads_everything(source, tmp_path):
 
 
 @pytest.mark.unsanitized
-@pytest.mark.parametrize("flags, threads", [(["--synchronous"], 0), (["--threads=4"], 3), (["--queue-size=2M"], 0),
+@pytest.mark.parametrize("flags, threads", [(["--synchronous"], 0), (["--threads=4"], 3), (["--queue-size=2M"], 0), (["-T", "4"], 3),
                                             (["--threads=4", "--queue-size=6M"], 2)])
 def test_how_many_threads_work(source, tmp_path, flags, threads):
     text = traced(tmp_path, "trace=clone3,clone", "convert", *flags, "-f", "raw", "-O", "raw", source, tmp_path / "out")
@@ -68,3 +68,16 @@ def test_values_that_make_no_sense(source, tmp_path, flag, match):
 def test_flush_is_what_happens_anyway(source, tmp_path):
     imgtk("convert", "--flush", "--sparse=4k", "-f", "raw", "-O", "raw", source, tmp_path / "out")
     assert_same_bytes(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("flags", [["--threads=0"], ["-T", "none"], ["-C"], ["-C", "4"], ["-C4"], ["-T0"]])
+def test_letters_that_mean_two_things(source, tmp_path, flags):
+    """To nbdcopy they have numbers, to qemu-img a mode and nothing."""
+    imgtk("convert", *flags, "-f", "raw", "-O", "raw", source, tmp_path / "out")
+    assert_same_bytes(source, tmp_path / "out")
+
+
+def test_a_source_whose_name_is_a_number(source, tmp_path):
+    source.rename(tmp_path / "4")
+    imgtk("convert", "-C", "4", "out", cwd=tmp_path)
+    assert_same_bytes(tmp_path / "4", tmp_path / "out")

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from imgtk_test import (GIB, MIB, TESTS, TIB, assert_same_bytes, compressible, imgtk, imgtk_fails, make_raw, missing,
-                        qemu_img, tool)
+from imgtk_test import (GIB, KIB, MIB, TESTS, TIB, assert_same_bytes, compressible, imgtk, imgtk_fails, make_image,
+                        make_raw, missing, qemu_img, tool)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,6 +92,26 @@ def test_extents_are_the_servers(nbdkit):
     uri = nbdkit("--filter=offset", "data", "1 @0x10000 2*65536 @0x1000000 3", "offset=0")
     rows = json.loads(imgtk("map", "-f", "raw", "--output=json", uri).out)
     assert [row["data"] for row in rows][:2] == [True, False]
+
+
+def test_depths_are_the_servers(tmp_path, serve):
+    """And those of the same chain as imgtk reads it from the files."""
+    base = make_image(tmp_path / "base.qcow2", "2M", writes=["write -P 1 0 128k", "write -P 1 1M 64k"])
+    image = make_image(tmp_path / "image.qcow2", None, backing=base, backing_fmt="qcow2",
+                       writes=["write -P 2 64k 128k", "write -z 1M 64k"])
+
+    def rows(*words):
+        return [[row["start"], row["length"], row["allocation-depth"]]
+                for row in json.loads(imgtk("map", "--allocation-depth", "--output=json", *words).out)]
+
+    expected = [[0, 64 * KIB, 2], [64 * KIB, 128 * KIB, 1], [192 * KIB, 832 * KIB, 0], [MIB, 64 * KIB, 1],
+                [MIB + 64 * KIB, 960 * KIB, 0]]
+    assert rows(image) == expected
+    words = [tool("qemu-nbd"), "-r", "-t", "-f", "qcow2", "-k", tmp_path / "socket", image]
+    assert rows("-f", "raw", serve(*words, "-A")) == expected
+    human = imgtk("map", "--allocation-depth", "-f", "raw", f"nbd+unix:///?socket={tmp_path / 'socket'}").out
+    assert [line.split()[3] for line in human.splitlines()] == ["to", "2", "1"]
+    imgtk_fails("map", "--allocation-depth", serve(*words), match="qemu-nbd -A")
 
 
 def test_an_empty_tebibyte_takes_no_time(tmp_path, nbdkit):
@@ -208,6 +228,29 @@ def test_zeroes_are_never_trimmed(tmp_path, nbdkit):
     text = log.read_text()
     assert " Zero id=" in text and " Flush id=" in text and " Trim id=" not in text
     assert_same_bytes(source, export)
+
+
+WITHOUT_FUA = ["eval", "get_size=echo 1M", "pread=head -c $3 /dev/zero", "can_write=exit 0", "pwrite=cat >/dev/null",
+               "can_zero=exit 0", "zero=exit 0", "can_flush=exit 0", "flush=exit 0", "can_fua=echo none"]
+
+
+@pytest.mark.parametrize("plugin, fua", [(["memory", "1M"], "1"), (WITHOUT_FUA, "0")], ids=["fua", "flush"])
+def test_write_through(tmp_path, nbdkit, plugin, fua):
+    """Each request is safe when it is answered: by FUA or, where the server has none, by a flush after each."""
+    log = tmp_path / "log"
+    source = make_raw(tmp_path / "source", MIB, [(at * 256 * KIB, os.urandom(128 * KIB)) for at in range(4)])
+    uri = nbdkit("--filter=log", *plugin, f"logfile={log}")
+
+    def changes_and_flushes(*flags):
+        log.write_text("")
+        imgtk("convert", *flags, "-n", "-f", "raw", "-O", "raw", source, uri)
+        text = log.read_text()
+        return re.findall(r" (?:Write|Zero) id=.* fua=(\d)", text), text.count(" Flush id=")
+
+    changes, flushes = changes_and_flushes("-t", "writethrough")
+    assert len(changes) == 8 and set(changes) == {fua} and flushes == (1 if fua == "1" else 9)
+    changes, flushes = changes_and_flushes()
+    assert len(changes) == 8 and set(changes) == {"0"} and flushes == 1
 
 
 def test_tls_with_a_shared_key(tmp_path, source, serve):
