@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checksum_value.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -27,7 +28,8 @@ struct values {
     const char *relative_to, *relative_format;
     const char *sparse, *workers, *threads, *cache, *source_cache, *copy_range, *rate, *queue;
     bool allocated, no_extents, synchronous;
-    bool existing, is_zero, compress, salvage, no_sync, resume, image_opts;
+    const char *checksum;
+    bool verify, existing, is_zero, compress, salvage, no_sync, resume, image_opts;
     struct progress_options progress;
     struct network network;
     struct cli_list options;
@@ -68,6 +70,10 @@ static const struct cli_option options[] = {
     { '\0', "destination-is-zero", CLI_FLAG, FIELD(is_zero), NULL, NULL },
     { '\0', "salvage", CLI_FLAG, FIELD(salvage), NULL, "unreadable parts become zeroes, with a warning each" },
     { '\0', "no-sync", CLI_FLAG, FIELD(no_sync), NULL, "do not wait until the destination is on disk" },
+    { '\0', "checksum", CLI_OPTIONAL, FIELD(checksum), "ALGORITHM",
+      "print the checksum of the disk, as 'imgtk checksum' does: sha256 (the default) or blake2b" },
+    { '\0', "verify", CLI_FLAG, FIELD(verify), NULL,
+      "read the destination back and compare checksums before it gets its name" },
     { '\0', "resume", CLI_FLAG, FIELD(resume), NULL,
       "keep a journal beside the unfinished file, and go on with what an interrupted conversion left" },
     { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (one more than there are CPUs)" },
@@ -200,6 +206,12 @@ static int set_network_options(struct cli *cli, const struct values *values)
     return cli_fail(cli, NULL, &err);
 }
 
+/* The image goes there, so that everything else goes to standard error. */
+static bool is_stdout(const char *target)
+{
+    return strcmp(target, "-") == 0 || strcmp(target, "fd:1") == 0 || strcmp(target, "/dev/stdout") == 0;
+}
+
 /* What contradicts itself is refused before anything is opened. */
 static int check_combination(struct cli *cli, const struct values *values, const char *target, size_t sources)
 {
@@ -214,6 +226,10 @@ static int check_combination(struct cli *cli, const struct values *values, const
         return cli_error(cli, "-n and a pipe as destination contradict each other");
     if (values->is_zero && values->backing)
         return cli_error(cli, "--target-is-zero cannot be used when the destination image has a backing file");
+    if (values->verify && is_stdout(target))
+        return cli_error(cli, "--verify and a pipe as destination contradict each other: it cannot be read back");
+    if ((values->verify || values->checksum) && values->relative_to)
+        return cli_error(cli, "--checksum and --verify are of the whole disk: they cannot be combined with --relative-to");
     if (sources > MAX_SOURCES)
         return cli_error(cli, "%zu sources are given, the limit is %d", sources, MAX_SOURCES);
     int failed = check_cache(cli, values->cache, "");
@@ -306,15 +322,22 @@ static int convert(struct cli *cli, const struct values *values, struct imgtk_co
     struct progress_options shown = values->progress;
     if (cli->quiet)
         shown.show = false;
-    int code = progress_start(cli, &shown, strcmp(job->target.name, "-") == 0, &progress);
+    struct imgtk_digest_value digest;
+    bool to_stdout = is_stdout(job->target.name);
+    int code = progress_start(cli, &shown, to_stdout, &progress);
     if (code)
         return code;
+    job->digest = values->checksum ? &digest : NULL;
     job->progress = progress_update;
     job->progress_context = &progress;
     job->cancel = signals_stop();
     int status = imgtk_convert(cli->context, job, &err);
     progress_finish(&progress, status == 0);
-    return status ? cli_fail(cli, NULL, &err) : CLI_OK;
+    if (status)
+        return cli_fail(cli, NULL, &err);
+    if (values->checksum)
+        checksum_print(to_stdout ? stderr : stdout, &digest, job->target.name);
+    return CLI_OK;
 }
 
 static void report_salvaged(void *context, uint64_t offset, uint64_t length, const char *reason)
@@ -343,7 +366,8 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
         .sources = inputs->images, .source_count = inputs->count,
         .salvaged = values->salvage ? report_salvaged : NULL, .salvage_context = cli,
         .sparse_size = values->sparse_size, .workers = bound_workers(cli, values), .no_extents = values->no_extents,
-        .rate_limit = values->rate_limit,
+        .rate_limit = values->rate_limit, .verify = values->verify,
+        .algorithm = values->checksum && *values->checksum ? values->checksum : NULL,
         .target = { .name = name, .format = target->driver->name, .format_opts = target->options,
                     .existing = values->existing, .is_zero = values->is_zero, .compress = values->compress,
                     .drop_cache = drops_cache(values->cache), .write_through = writes_through(values->cache),
@@ -441,6 +465,7 @@ const struct cli_command cli_convert_command = {
         "imgtk convert -p disk.qcow2 disk.raw\n"
         "imgtk convert -c -O qcow2 -o compression_type=zstd disk.raw disk.qcow2\n"
         "imgtk convert -O qcow2 -B base.qcow2 -F qcow2 disk.raw overlay.qcow2\n"
+        "imgtk convert --checksum --verify disk.qcow2 disk.raw\n"
         "imgtk convert -O qcow2 disk.raw - | ssh host 'cat > disk.qcow2'\n",
     .exits = exits,
     .run = run,

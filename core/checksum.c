@@ -191,19 +191,14 @@ int checksum_tree(struct checksum_pass *pass, struct digest_tree *tree, struct i
 
 /* ---- The job -------------------------------------------------------------- */
 
-static int hash_tree(struct checksum_pass *pass, const struct imgtk_digest *digest, uint8_t *out,
-                     struct imgtk_error *err)
+int checksum_disk(struct checksum_pass *pass, const struct imgtk_digest *digest, uint8_t *out, struct imgtk_error *err)
 {
     struct digest_tree *tree = NULL;
-    struct digest_hasher *hasher = NULL;
     int status = digest_tree_new(digest, pass->length, &tree, err);
     if (!status)
         status = checksum_tree(pass, tree, err);
     if (!status)
-        status = digest_hasher_new(tree, &hasher, err);
-    if (!status)
-        status = digest_hasher_root(hasher, out, err);
-    digest_hasher_free(hasher);
+        status = digest_tree_end(tree, out, err);
     digest_tree_free(tree);
     return status;
 }
@@ -225,5 +220,5 @@ int imgtk_checksum(struct imgtk_context *context, struct imgtk_checksum *job, st
     };
     job->digest.length = digest->length;
     return job->flat ? checksum_flat(&pass, digest, job->digest.bytes, err)
-                     : hash_tree(&pass, digest, job->digest.bytes, err);
+                     : checksum_disk(&pass, digest, job->digest.bytes, err);
 }

@@ -20,6 +20,8 @@ struct checksum_pass {
 
 /* Tells the tree of all that is read. */
 int checksum_tree(struct checksum_pass *pass, struct digest_tree *tree, struct imgtk_error *err);
+/* The digest of the first `length` bytes, as of a disk of that size. */
+int checksum_disk(struct checksum_pass *pass, const struct imgtk_digest *digest, uint8_t *out, struct imgtk_error *err);
 /* The plain digest of the bytes. */
 int checksum_flat(struct checksum_pass *pass, const struct imgtk_digest *digest, uint8_t *out, struct imgtk_error *err);
 

@@ -50,6 +50,7 @@ static void choose_sizes(struct conversion *conversion)
     if (conversion->target.resume && !(conversion->target.driver->flags & IMGTK_DRIVER_FIXED_PLACES))
         granule = unit;
     granule = imgtk_round_down(granule, unit);
+    conversion->cut = conversion->digest.tree && unit < DIGEST_BLOCK ? DIGEST_BLOCK : unit;
     conversion->item_size = unit > ITEM_SIZE ? unit : ITEM_SIZE;
     conversion->granule = (uint32_t)imgtk_min_u64(granule > unit ? granule : unit, conversion->item_size);
     conversion->in_order = source_in_order(&conversion->source);
@@ -59,6 +60,9 @@ static void choose_sizes(struct conversion *conversion)
 
 static int check_job(const struct imgtk_convert *job, struct imgtk_error *err)
 {
+    if (job->relative_to && (job->digest || job->verify))
+        return imgtk_fail(err, IMGTK_EINVAL, "a checksum and --verify are of the whole disk: they cannot be combined with "
+                          "--relative-to");
     if (job->relative_to && (job->backing || job->target.compress || job->target.resume))
         return imgtk_fail(err, IMGTK_EINVAL, "--relative-to cannot be combined with a backing file, -c or --resume");
     return 0;
@@ -76,6 +80,8 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
     status = source_init(&conversion->source, job->sources, job->source_count, err);
     if (!status)
         status = plan_init(&conversion->plan, &conversion->source, &options, err);
+    if (!status)
+        status = convert_digest_begin(conversion, err);
     if (status)
         return status;
     conversion->workers = choose_workers(conversion);
@@ -90,15 +96,20 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
         .workers = conversion->workers,
         .write_all = job->sparse_size == 0 || job->relative_to,
         .sparse_size = job->sparse_size,
+        .read_back = job->verify,
     };
     status = target_create(conversion->context, &request, &conversion->target, err);
     if (status)
         return status;
     if (!(conversion->target.driver->flags & IMGTK_DRIVER_PARALLEL))
         conversion->workers = 1;
-    conversion->progress = (struct imgtk_progress){ .phase = "copy", .total = conversion->source.size };
+    conversion->progress = (struct imgtk_progress){ .phase = "copy",
+                                                    .total = conversion->source.size * (job->verify ? 2 : 1) };
     choose_sizes(conversion);
-    return conversion->target.resume ? resume_replay(conversion->target.resume, conversion, err) : 0;
+    if (!conversion->target.resume)
+        return 0;
+    status = resume_replay(conversion->target.resume, conversion, err);
+    return status ? status : convert_digest_resume(conversion, err);
 }
 
 /* ---- Progress ----------------------------------------------------------- */
@@ -130,9 +141,21 @@ static void work(void *context)
 
 static int commit(struct conversion *conversion, struct imgtk_error *err)
 {
-    conversion->progress.phase = conversion->job->target.no_sync ? "finish" : "sync";
+    const struct imgtk_convert *job = conversion->job;
+    struct imgtk_digest_value digest = { .length = 0 };
+    conversion->progress.phase = job->target.no_sync ? "finish" : "sync";
     int status = tell_progress(conversion, err);
-    return status ? status : target_commit(&conversion->target, err);
+    if (!status)
+        status = target_finish(&conversion->target, err);
+    if (!status)
+        status = convert_digest_end(conversion, &digest, err);
+    if (!status && job->verify)
+        status = convert_verify(conversion, &digest, err);
+    if (!status)
+        status = target_commit(&conversion->target, err);
+    if (!status && job->digest)
+        *job->digest = digest;
+    return status;
 }
 
 static int run(struct conversion *conversion, struct imgtk_error *err)
@@ -162,6 +185,7 @@ int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job
     rate_init(&conversion->rate, job->rate_limit);
     int status = run(conversion, &local);
     target_close(&conversion->target);
+    digest_tree_free(conversion->digest.tree);
     if (conversion->plan.source)
         plan_destroy(&conversion->plan);
     rate_destroy(&conversion->rate);
@@ -180,6 +204,8 @@ int imgtk_create_image(struct imgtk_context *context, const struct imgtk_target 
     struct target_request request = { .wish = target, .size = size, .backing = backing, .base = backing, .workers = 1 };
     struct target made;
     int status = target_create(context, &request, &made, err);
+    if (!status)
+        status = target_finish(&made, err);
     if (!status)
         status = target_commit(&made, err);
     target_close(&made);

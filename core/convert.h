@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "imgtk/jobs.h"
+#include "convert_digest.h"
 #include "plan.h"
 #include "rate.h"
 #include "source.h"
@@ -17,7 +18,13 @@ enum copy_mode {
     COPY_SHARE    /* share blocks where the file system can, or let a file server copy */
 };
 
-enum item_kind { ITEM_DATA, ITEM_COPY, ITEM_ZERO };
+enum item_kind {
+    ITEM_DATA,
+    ITEM_COPY,
+    ITEM_ZERO,
+    ITEM_SKIP, /* zeroes of which only the digest has to hear */
+    ITEM_READ  /* data that are in the target's backing file already: only the digest needs them */
+};
 
 /* One piece of work: a range of the disk, in whole units of the target. */
 struct item {
@@ -39,9 +46,11 @@ struct conversion {
     struct rate rate;
     unsigned workers;
     uint32_t item_size; /* bytes that a worker handles at once; a multiple of the target's unit */
+    uint32_t cut;       /* bytes that items begin and end at multiples of: the unit, or whole blocks of the digest */
     uint32_t granule;   /* zero detection works in steps of this many bytes; a multiple of the unit */
     bool find_zeroes;
     bool in_order;      /* a source is read as it comes */
+    struct conversion_digest digest;
 
     pthread_mutex_t reading; /* in_order: held while an item is taken and read; taken before `lock` */
     pthread_mutex_t lock; /* guards what follows; plan.lock may be taken under it */

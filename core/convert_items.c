@@ -11,7 +11,8 @@ static uint64_t whole_units(const struct conversion *conversion, uint64_t offset
 {
     if (offset + length == conversion->source.size)
         return length;
-    return imgtk_round_down(length, conversion->target.unit);
+    uint64_t end = imgtk_round_down(offset + length, conversion->cut);
+    return end > offset ? end - offset : 0;
 }
 
 static bool can_copy(const struct conversion *conversion, const struct plan_stretch *stretch)
@@ -22,7 +23,7 @@ static bool can_copy(const struct conversion *conversion, const struct plan_stre
 
 static uint64_t min_gap(const struct conversion *conversion)
 {
-    return conversion->target.unit > GAP_MIN ? conversion->target.unit : GAP_MIN;
+    return conversion->cut > GAP_MIN ? conversion->cut : GAP_MIN;
 }
 
 /* A hole that is worth a gap between items, or zeroes that have to be said. */
@@ -38,7 +39,7 @@ static int extend_data(struct conversion *conversion, struct item *item, uint64_
     uint64_t size = conversion->source.size;
     uint64_t boundary = imgtk_min_u64(size, imgtk_round_down(item->offset, conversion->item_size) +
                                                 conversion->item_size);
-    end = imgtk_min_u64(boundary, imgtk_round_up(end, conversion->target.unit));
+    end = imgtk_min_u64(boundary, imgtk_round_up(end, conversion->cut));
     while (end < boundary) {
         struct plan_stretch stretch;
         int status = plan_stretch(&conversion->plan, end, &stretch, err);
@@ -46,7 +47,7 @@ static int extend_data(struct conversion *conversion, struct item *item, uint64_
             return status;
         if (is_gap(conversion, end, &stretch) || can_copy(conversion, &stretch))
             break;
-        end = imgtk_min_u64(boundary, imgtk_round_up(end + stretch.length, conversion->target.unit));
+        end = imgtk_min_u64(boundary, imgtk_round_up(end + stretch.length, conversion->cut));
     }
     item->length = end - item->offset;
     return 0;
@@ -57,13 +58,26 @@ static bool needs_zero(const struct conversion *conversion, enum plan_kind kind)
     return kind == PLAN_ZERO || (kind == PLAN_SKIP && !conversion->target.reads_zero && !conversion->base);
 }
 
-/* A stretch without data: *emit tells whether the target has to hear of it. */
+/* Of a stretch from which nothing is written the digest may have to hear nevertheless. */
+static void take_unwritten(struct conversion *conversion, const struct plan_stretch *stretch, struct item *item)
+{
+    uint64_t boundary = imgtk_round_down(item->offset, conversion->item_size) + conversion->item_size;
+    item->kind = stretch->found.extent.kind == IMGTK_EXTENT_DATA ? ITEM_READ : ITEM_SKIP;
+    if (item->kind == ITEM_READ)
+        item->length = imgtk_min_u64(item->length, boundary - item->offset);
+}
+
+/* A stretch without data: *emit tells whether anybody has to hear of it. */
 static void take_gap(struct conversion *conversion, const struct plan_stretch *stretch, uint64_t whole,
                      struct item *item, bool *emit)
 {
     item->kind = ITEM_ZERO;
     item->length = whole;
-    *emit = needs_zero(conversion, stretch->kind);
+    *emit = true;
+    if (needs_zero(conversion, stretch->kind))
+        return;
+    *emit = conversion->digest.tree != NULL;
+    take_unwritten(conversion, stretch, item);
 }
 
 static void take_copy(struct item *item, const struct plan_stretch *stretch, uint64_t whole)

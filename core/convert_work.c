@@ -2,27 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "context.h"
-#include "convert.h"
+#include "convert_worker.h"
 #include "imgtk/bytes.h"
-#include "resume.h"
-#include "storage/storage.h"
 #include "zero.h"
 
 #define BUFFER_ALIGN 4096u
 #define SALVAGE_STEP (64u << 10)
 #define SALVAGE_SECTOR 512u
-
-struct worker {
-    struct conversion *conversion;
-    struct source_walk *walk;
-    struct imgtk_walk *backing_walk; /* NULL: the target has no backing file */
-    uint8_t *buffer;                 /* item_size bytes */
-    uint8_t *below;                  /* what the backing file has there; NULL without one */
-    struct run *runs;                /* item_size / granule of them, at least one */
-    size_t run_count;                /* of the item at hand */
-    bool has_read;                   /* the item at hand is in the buffer already */
-};
 
 /* ---- Reading ------------------------------------------------------------ */
 
@@ -85,8 +71,7 @@ static bool joins(const struct worker *worker, const struct run *run, enum run_k
     return worker->conversion->target.drops_zeroes && !worker->below && run->kind == RUN_DATA && kind == RUN_DATA;
 }
 
-/* Cuts the item into runs, granule by granule, without those that need no writing. */
-static size_t find_runs(struct worker *worker, size_t length)
+size_t worker_find_runs(struct worker *worker, size_t length)
 {
     size_t count = 0, granule = worker->conversion->granule;
     struct run *runs = worker->runs;
@@ -104,8 +89,7 @@ static size_t find_runs(struct worker *worker, size_t length)
     return count;
 }
 
-/* Whatever writing to the target failed with: which of the files it was. */
-static int name_target(const struct worker *worker, int status, struct imgtk_error *err)
+int worker_name_target(const struct worker *worker, int status, struct imgtk_error *err)
 {
     return status ? imgtk_fail_prefix(err, "%s", worker->conversion->job->target.name) : 0;
 }
@@ -121,99 +105,38 @@ static int write_run(struct worker *worker, const struct item *item, const struc
     return target->driver->write(target->writer, &write, err);
 }
 
-/* final: the turn's item ends with these data. */
-static int do_data(struct worker *worker, const struct item *item, bool final, struct imgtk_turn *turn,
-                   struct imgtk_error *err)
+int worker_read(struct worker *worker, const struct item *item, struct imgtk_error *err)
 {
     int status = worker->has_read ? 0 : read_item(worker, item, err);
+    return status ? status
+                  : convert_digest_data(worker->conversion, worker->hasher, worker->buffer, item->offset, item->length, err);
+}
+
+int worker_write(struct worker *worker, const struct item *item, bool final, struct imgtk_turn *turn,
+                 struct imgtk_error *err)
+{
+    int status = worker_read(worker, item, err);
     if (!status)
         status = read_backing(worker, item, err);
-    worker->run_count = status ? 0 : find_runs(worker, item->length);
+    worker->run_count = status ? 0 : worker_find_runs(worker, item->length);
     for (size_t i = 0; !status && i < worker->run_count; i++) {
         turn->last = final && i + 1 == worker->run_count;
-        status = name_target(worker, write_run(worker, item, &worker->runs[i], turn, err), err);
+        status = worker_name_target(worker, write_run(worker, item, &worker->runs[i], turn, err), err);
     }
     return status;
 }
 
-/* ---- Copies ------------------------------------------------------------- */
-
-/* The kernel would not: the place is decided, so the bytes go there by way of the buffer. */
-static int copy_by_hand(struct worker *worker, struct imgtk_storage *from, uint64_t from_offset,
-                        struct imgtk_storage *to, uint64_t to_offset, uint64_t length, struct imgtk_error *err)
-{
-    while (length > 0) {
-        struct item piece = { .offset = to_offset, .length = imgtk_min_u64(length, worker->conversion->item_size) };
-        int status = imgtk_storage_pread(from, worker->buffer, piece.length, from_offset, err);
-        if (status)
-            return imgtk_fail_prefix(err, "%s", imgtk_storage_name(from));
-        size_t count = find_runs(worker, piece.length);
-        for (size_t i = 0; !status && i < count; i++)
-            status = imgtk_storage_pwrite(to, worker->buffer + worker->runs[i].start, worker->runs[i].length,
-                                          to_offset + worker->runs[i].start, err);
-        if (status)
-            return name_target(worker, status, err);
-        from_offset += piece.length;
-        to_offset += piece.length;
-        length -= piece.length;
-    }
-    return 0;
-}
-
-static void stop_copying(struct conversion *conversion)
-{
-    pthread_mutex_lock(&conversion->lock);
-    if (conversion->copy != COPY_BY_HAND)
-        context_note(conversion->context, "copy: by read and write, since the two share no file system that shares blocks");
-    conversion->copy = COPY_BY_HAND;
-    pthread_mutex_unlock(&conversion->lock);
-}
-
-/* The format has no place for plain copies, as it turns out with the first one. */
-static int write_instead(struct worker *worker, const struct item *item, struct imgtk_turn *turn,
-                         struct imgtk_error *err)
-{
-    struct item piece = { .offset = item->offset };
-    uint64_t end = item->offset + item->length;
-    int status = 0;
-    stop_copying(worker->conversion);
-    for (; !status && piece.offset < end; piece.offset += piece.length) {
-        piece.length = imgtk_min_u64(end - piece.offset, worker->conversion->item_size);
-        status = do_data(worker, &piece, piece.offset + piece.length == end, turn, err);
-    }
-    return status;
-}
-
-static int do_copy(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
-{
-    struct conversion *conversion = worker->conversion;
-    struct imgtk_write write = { .length = (size_t)item->length, .offset = item->offset, .turn = turn };
-    struct imgtk_storage *to = NULL;
-    uint64_t to_offset = 0, done = 0;
-    turn->last = true; /* the copy itself needs no turn */
-    int status = conversion->target.driver->place(conversion->target.writer, &write, &to, &to_offset, err);
-    if (status == IMGTK_EUNSUPPORTED)
-        return write_instead(worker, item, turn, err);
-    while (!status && done < item->length) {
-        uint64_t copied = 0;
-        status = imgtk_storage_copy(item->from, item->from_offset + done, to, to_offset + done, item->length - done,
-                                    &copied, err);
-        done += copied;
-        if (copied == 0)
-            break;
-    }
-    if (status || done == item->length)
-        return name_target(worker, status, err);
-    if (!storage_may_copy(item->from, to))
-        stop_copying(conversion);
-    return copy_by_hand(worker, item->from, item->from_offset + done, to, to_offset + done, item->length - done, err);
-}
+/* ---- Items without data to write ----------------------------------------- */
 
 static int do_zero(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
 {
-    struct target *target = &worker->conversion->target;
+    struct conversion *conversion = worker->conversion;
+    struct target *target = &conversion->target;
     turn->last = true;
-    return name_target(worker, target->driver->zero(target->writer, item->offset, item->length, turn, err), err);
+    int status = convert_digest_zero(conversion, worker->hasher, item->offset, item->length, err);
+    if (status || item->kind == ITEM_SKIP)
+        return status;
+    return worker_name_target(worker, target->driver->zero(target->writer, item->offset, item->length, turn, err), err);
 }
 
 /* ---- The loop ----------------------------------------------------------- */
@@ -223,29 +146,42 @@ static int record(struct worker *worker, const struct item *item, struct imgtk_e
     struct conversion *conversion = worker->conversion;
     if (!conversion->target.resume)
         return 0;
-    if (item->kind != ITEM_DATA) { /* one run, whatever the buffer was used for */
+    if (item->kind != ITEM_DATA) { /* one run or none, whatever the buffer was used for */
         worker->runs[0] = (struct run){ item->kind == ITEM_ZERO ? RUN_ZERO : RUN_DATA, 0, (size_t)item->length };
-        worker->run_count = 1;
+        worker->run_count = item->kind == ITEM_ZERO || item->kind == ITEM_COPY;
     }
     return resume_record(conversion->target.resume, conversion, item, worker->runs, worker->run_count, err);
+}
+
+static bool is_written_data(const struct item *item)
+{
+    return item->kind == ITEM_DATA || item->kind == ITEM_COPY;
+}
+
+static int do_kind(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err)
+{
+    switch (item->kind) {
+    case ITEM_DATA:
+        return worker_write(worker, item, true, turn, err);
+    case ITEM_COPY:
+        return worker_copy(worker, item, turn, err);
+    case ITEM_READ:
+        return worker_read(worker, item, err);
+    default:
+        return do_zero(worker, item, turn, err);
+    }
 }
 
 static int do_item(struct worker *worker, const struct item *item, struct imgtk_error *err)
 {
     struct imgtk_turn turn = { .stile = &worker->conversion->stile, .item = item->number };
-    int status;
-    if (item->kind == ITEM_DATA)
-        status = do_data(worker, item, true, &turn, err);
-    else if (item->kind == ITEM_COPY)
-        status = do_copy(worker, item, &turn, err);
-    else
-        status = do_zero(worker, item, &turn, err);
+    int status = do_kind(worker, item, &turn, err);
     if (!status)
         status = record(worker, item, err);
     if (status)
         return status;
     turn_settle(&turn);
-    return convert_advance(worker->conversion, item->length, item->kind == ITEM_ZERO ? 0 : item->length, err);
+    return convert_advance(worker->conversion, item->length, is_written_data(item) ? item->length : 0, err);
 }
 
 /* What is read as it comes is read in the order of items; only what follows runs in parallel. */
@@ -254,7 +190,7 @@ static int next_in_order(struct worker *worker, struct item *out, bool *found, s
     struct conversion *conversion = worker->conversion;
     pthread_mutex_lock(&conversion->reading);
     int status = convert_next_item(conversion, out, found, err);
-    worker->has_read = !status && *found && out->kind == ITEM_DATA;
+    worker->has_read = !status && *found && (out->kind == ITEM_DATA || out->kind == ITEM_READ);
     if (worker->has_read)
         status = read_item(worker, out, err);
     pthread_mutex_unlock(&conversion->reading);
@@ -276,7 +212,7 @@ static int work(struct worker *worker, struct imgtk_error *err)
         if (conversion->job->cancel && *conversion->job->cancel)
             return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
         int status = next_item(worker, &item, &found, err);
-        if (!status && found && item.kind != ITEM_ZERO)
+        if (!status && found && is_written_data(&item))
             status = rate_wait(&conversion->rate, item.length, conversion->job->cancel, err);
         if (!status && found)
             status = do_item(worker, &item, err);
@@ -295,6 +231,8 @@ static int worker_init(struct worker *worker, struct conversion *conversion, str
         status = imgtk_walk_new(conversion->base, &worker->backing_walk, err);
         worker->below = aligned_alloc(BUFFER_ALIGN, size);
     }
+    if (!status && conversion->digest.tree)
+        status = digest_hasher_new(conversion->digest.tree, &worker->hasher, err);
     worker->buffer = aligned_alloc(BUFFER_ALIGN, size);
     worker->runs = calloc(size / conversion->granule + 1, sizeof(*worker->runs));
     if (!status && (!worker->buffer || !worker->runs || (conversion->base && !worker->below)))
@@ -304,6 +242,7 @@ static int worker_init(struct worker *worker, struct conversion *conversion, str
 
 static void worker_free(struct worker *worker)
 {
+    digest_hasher_free(worker->hasher);
     source_walk_free(worker->walk);
     imgtk_walk_free(worker->backing_walk);
     free(worker->buffer);

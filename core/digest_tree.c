@@ -197,7 +197,7 @@ int digest_hasher_data(struct digest_hasher *hasher, const uint8_t *bytes, uint6
 
 /* ---- The root ------------------------------------------------------------- */
 
-int digest_hasher_root(struct digest_hasher *hasher, uint8_t out[IMGTK_DIGEST_MAX], struct imgtk_error *err)
+static int hash_root(struct digest_hasher *hasher, uint8_t *out, struct imgtk_error *err)
 {
     const struct digest_tree *tree = hasher->tree;
     const struct imgtk_digest *digest = tree->digest;
@@ -212,6 +212,16 @@ int digest_hasher_root(struct digest_hasher *hasher, uint8_t out[IMGTK_DIGEST_MA
     if (!status)
         status = digest->update(hasher->handle, tree->nodes[0].digest, digest->length, err);
     return status ? status : digest->end(hasher->handle, out, err);
+}
+
+int digest_tree_end(struct digest_tree *tree, uint8_t out[IMGTK_DIGEST_MAX], struct imgtk_error *err)
+{
+    struct digest_hasher *hasher = NULL;
+    int status = digest_hasher_new(tree, &hasher, err);
+    if (!status)
+        status = hash_root(hasher, out, err);
+    digest_hasher_free(hasher);
+    return status;
 }
 
 /* ---- Life ----------------------------------------------------------------- */

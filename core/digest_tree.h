@@ -32,6 +32,6 @@ int digest_hasher_data(struct digest_hasher *hasher, const uint8_t *bytes, uint6
 int digest_hasher_zero(struct digest_hasher *hasher, uint64_t offset, uint64_t length, struct imgtk_error *err);
 
 /* The digest of the disk, once all of it was told of. */
-int digest_hasher_root(struct digest_hasher *hasher, uint8_t out[IMGTK_DIGEST_MAX], struct imgtk_error *err);
+int digest_tree_end(struct digest_tree *tree, uint8_t out[IMGTK_DIGEST_MAX], struct imgtk_error *err);
 
 #endif

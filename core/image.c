@@ -16,8 +16,12 @@
 
 static void layer_close(struct layer *layer)
 {
+    if (layer->borrowed)
+        return;
     if (layer->public.handle)
         layer->public.driver->close(layer->public.handle);
+    if (layer->borrows_file)
+        return;
     references_free(layer->references);
     imgtk_storage_close(layer->public.file);
 }
@@ -220,6 +224,46 @@ int image_open_below(struct imgtk_image *image, size_t depth, struct imgtk_image
     if (status)
         return imgtk_fail_prefix(err, "%s", image->layers[depth - 1].public.name);
     return open_image(image->context, file, &request, out, err);
+}
+
+static int borrow_backing(struct imgtk_image *image, const struct imgtk_image *backing, struct imgtk_error *err)
+{
+    if (backing->count == IMGTK_MAX_CHAIN)
+        return imgtk_fail(err, IMGTK_ELIMIT, "the backing chain has more than %d layers", IMGTK_MAX_CHAIN);
+    for (size_t i = 0; i < backing->count; i++) {
+        image->layers[image->count] = backing->layers[i];
+        image->layers[image->count++].borrowed = true;
+    }
+    return 0;
+}
+
+int image_open_written(struct imgtk_context *context, const struct image_written *written, struct imgtk_image **out,
+                       struct imgtk_error *err)
+{
+    static const struct imgtk_image_request plain = { 0 };
+    struct imgtk_image *image = calloc(1, sizeof(*image));
+    if (!image)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    image->context = context;
+    struct layer *layer = &image->layers[0];
+    layer->borrows_file = true;
+    layer->references = written->references;
+    layer->public.file = written->file;
+    layer->public.name = imgtk_storage_name(written->file);
+    layer->public.driver = written->driver;
+    int status = layer_open_driver(layer, &plain, true, err);
+    if (!status) {
+        image->count = 1;
+        layer->public.size = written->driver->size(layer->public.handle);
+    }
+    if (!status && written->backing)
+        status = borrow_backing(image, written->backing, err);
+    if (status) {
+        imgtk_image_close(image);
+        return status;
+    }
+    *out = image;
+    return 0;
 }
 
 void imgtk_image_close(struct imgtk_image *image)

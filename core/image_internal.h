@@ -8,6 +8,8 @@ struct layer {
     struct imgtk_layer public;
     struct imgtk_references *references;
     struct imgtk_backing backing;
+    bool borrows_file; /* closing leaves file and references alone */
+    bool borrowed;     /* closing leaves all of it alone: it belongs to another image */
     bool is_snapshot; /* not the state that a chain through its file would see */
 };
 
@@ -28,6 +30,16 @@ int layer_open_driver(struct layer *layer, const struct imgtk_image_request *req
  * reference policy, like any file that an image names.
  */
 int image_open_below(struct imgtk_image *image, size_t depth, struct imgtk_image **out, struct imgtk_error *err);
+
+/* An image that was just written and has no name yet. All parts are borrowed, and must outlive the image. */
+struct image_written {
+    struct imgtk_storage *file; /* can be read */
+    struct imgtk_references *references;
+    const struct imgtk_driver *driver;
+    struct imgtk_image *backing; /* its backing chain, opened; NULL: none */
+};
+int image_open_written(struct imgtk_context *context, const struct image_written *written, struct imgtk_image **out,
+                       struct imgtk_error *err);
 
 /* How many threads should read the image: the context's number, and more where requests have a long way. */
 unsigned image_workers(const struct imgtk_image *image);

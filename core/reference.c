@@ -314,12 +314,36 @@ static int reference_any(const struct imgtk_references *refs, const char *name, 
     return open_any_path(path, name, flags, out, err);
 }
 
+/* A file that imgtk_reference_create() has made under that name and that may not have it yet; NULL: there is none. */
+static struct imgtk_storage *find_created(const struct imgtk_references *refs, const char *name)
+{
+    char path[PATH_MAX];
+    if (refs->created_count == 0 || join(refs, name, path, NULL))
+        return NULL;
+    for (size_t i = 0; i < refs->created_count; i++)
+        if (strcmp(imgtk_storage_name(refs->created[i]), path) == 0)
+            return refs->created[i];
+    return NULL;
+}
+
+static int open_created(const struct imgtk_storage *created, uint32_t flags, struct imgtk_storage **out,
+                        struct imgtk_error *err)
+{
+    int fd = fcntl(created->ops.fd(created->handle), F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        return imgtk_fail_errno(err, errno, "Could not open '%s'", imgtk_storage_name(created));
+    return file_from_fd(fd, imgtk_storage_name(created), flags, out, err);
+}
+
 int imgtk_reference_open(struct imgtk_references *refs, const char *name, uint32_t flags, struct imgtk_storage **out,
                          struct imgtk_error *err)
 {
     *out = NULL;
     if (name[0] == '\0')
         return imgtk_fail(err, IMGTK_ECORRUPT, "refers to a file without a name");
+    struct imgtk_storage *created = find_created(refs, name);
+    if (created)
+        return open_created(created, flags, out, err);
     if (refs->forbidden)
         return imgtk_fail(err, IMGTK_EREFUSED, "refers to '%s', and no reference is followed here", name);
     switch (refs->context->config.references) {
@@ -371,6 +395,17 @@ int imgtk_reference_create(struct imgtk_references *refs, const char *name, stru
 bool references_have_created(const struct imgtk_references *refs)
 {
     return refs->created_count > 0;
+}
+
+int references_settle(struct imgtk_references *refs, bool sync, struct imgtk_error *err)
+{
+    for (size_t i = 0; i < refs->created_count; i++) {
+        int status = sync ? imgtk_storage_flush(refs->created[i], err) : 0;
+        if (status)
+            return imgtk_fail_prefix(err, "%s", imgtk_storage_name(refs->created[i]));
+        imgtk_storage_drop_cache(refs->created[i]);
+    }
+    return 0;
 }
 
 int references_commit(struct imgtk_references *refs, bool sync, struct imgtk_error *err)

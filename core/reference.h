@@ -14,6 +14,8 @@ void references_set_guard(struct imgtk_references *refs, references_guard_fn gua
 void references_free(struct imgtk_references *refs);
 /* Whether imgtk_reference_create() made any. */
 bool references_have_created(const struct imgtk_references *refs);
+/* Brings every created file to the disk, with sync, and drops it from the page cache; none has its name yet. */
+int references_settle(struct imgtk_references *refs, bool sync, struct imgtk_error *err);
 /* Puts every created file in its place, in the order of creation. */
 int references_commit(struct imgtk_references *refs, bool sync, struct imgtk_error *err);
 

@@ -31,7 +31,7 @@ struct waiting {
 struct resume {
     struct journal *journal;
     char *name, *part;
-    bool committed;
+    bool committed, discarded;
     pthread_mutex_t lock; /* of what follows; held while a flush waits for the disk */
     struct waiting *waiting; /* in the order of their numbers */
     uint64_t next_number;
@@ -304,6 +304,11 @@ int resume_commit(struct resume *resume, struct imgtk_storage *file, bool sync, 
     return status;
 }
 
+void resume_discard(struct resume *resume)
+{
+    resume->discarded = true;
+}
+
 void resume_close(struct resume *resume)
 {
     if (!resume)
@@ -313,7 +318,7 @@ void resume_close(struct resume *resume)
         free(resume->waiting);
         resume->waiting = next;
     }
-    if (resume->journal && !resume->committed && journal_is_empty(resume->journal)) {
+    if (resume->journal && !resume->committed && (resume->discarded || journal_is_empty(resume->journal))) {
         journal_remove(resume->journal, NULL);
         unlink(resume->part);
     }

@@ -39,6 +39,8 @@ int resume_record(struct resume *resume, struct conversion *conversion, const st
                   const struct run *runs, size_t count, struct imgtk_error *err);
 /* Gives the finished file its name and removes the journal. */
 int resume_commit(struct resume *resume, struct imgtk_storage *file, bool sync, struct imgtk_error *err);
+/* What was written turned out to be wrong: resume_close() keeps nothing of it. */
+void resume_discard(struct resume *resume);
 /* Keeps both files for the next attempt, unless nothing is recorded in them. NULL is allowed. */
 void resume_close(struct resume *resume);
 

@@ -224,6 +224,8 @@ static int judge_file(struct target *target, const struct target_request *reques
     if (target->sequential && !(target->driver->flags & IMGTK_DRIVER_STREAM))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "format %s cannot be written to a pipe: it must be written out of order",
                           target->driver->name);
+    if (request->read_back && (target->sequential || strcmp(target->file->ops.name, "null") == 0))
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "--verify is for files, devices and exports: this cannot be read back");
     int status = check_room(target, request, err);
     return status ? status : check_replaced(target, request, err);
 }
@@ -376,12 +378,27 @@ int target_create(struct imgtk_context *context, const struct target_request *re
 
 /* ---- Ending ------------------------------------------------------------- */
 
+int target_finish(struct target *target, struct imgtk_error *err)
+{
+    int status = target->driver->finish(target->writer, err);
+    return status ? imgtk_fail_prefix(err, "%s", target->wish->name) : 0;
+}
+
+int target_settle(struct target *target, struct imgtk_error *err)
+{
+    bool sync = !target->wish->no_sync;
+    int status = references_settle(target->references, sync, err);
+    if (!status && sync)
+        status = imgtk_storage_flush(target->file, err);
+    if (!status)
+        imgtk_storage_drop_cache(target->file);
+    return status;
+}
+
 int target_commit(struct target *target, struct imgtk_error *err)
 {
     bool sync = !target->wish->no_sync;
-    int status = target->driver->finish(target->writer, err);
-    if (!status)
-        status = references_commit(target->references, sync, err);
+    int status = references_commit(target->references, sync, err);
     if (!status && target->resume)
         status = resume_commit(target->resume, target->file, sync, err);
     else if (!status)

@@ -31,6 +31,7 @@ struct target_request {
     unsigned workers;
     bool write_all;
     int64_t sparse_size; /* of the job */
+    bool read_back;      /* convert_verify() will follow */
 };
 
 /* Opens or creates the file and lays the image out. On failure nothing is left behind. */
@@ -39,7 +40,11 @@ int target_create(struct imgtk_context *context, const struct target_request *re
 /* The options of `text` (NULL: none) over the configuration's. Free *out with imgtk_opts_free() in any case. */
 int target_options(struct imgtk_context *context, const struct imgtk_driver *driver, const char *text,
                    struct imgtk_opts **out, struct imgtk_error *err);
-/* Finishes the image, syncs and gives it its name. */
+/* Writes what makes the image valid. */
+int target_finish(struct target *target, struct imgtk_error *err);
+/* Brings the finished image to the disk, unless the job forgoes that, and drops it from the page cache. */
+int target_settle(struct target *target, struct imgtk_error *err);
+/* Syncs and gives the finished image its name. */
 int target_commit(struct target *target, struct imgtk_error *err);
 /* Releases everything; what was not committed vanishes. */
 void target_close(struct target *target);

@@ -25,6 +25,7 @@ void file_drop_cache(void *handle)
 {
     struct file *file = handle;
     file->behind.always = true;
+    posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
     atomic_store_explicit(&file->behind.left, 0, memory_order_relaxed);
 }
 

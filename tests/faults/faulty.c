@@ -7,6 +7,7 @@
  *   FAULT_ERRNO  what it fails with; 0: it moves half of its bytes (those that move bytes)
  *   FAULT_KILL   set: the process dies there instead, by SIGKILL; "half": after half of the bytes,
  *                or after a call that moves none
+ *   FAULT_FLIP   set: the call succeeds, but the last byte that it writes is inverted on its way (those that write bytes)
  *   FAULT_CALLS  calls that count, separated by commas; unset: all below
  *   FAULT_DELAY  microseconds that each of them takes longer
  */
@@ -77,14 +78,25 @@ static bool is_hit(const char *call, bool *fails)
     if (!real) \
         *(void **)&real = dlsym(RTLD_NEXT, #name)
 
-#define MOVES(name, call, buffer) \
+/* The buffer is the caller's, so the byte is written once more. */
+#define FLIP(fd, buf, done, offset) \
+    if (hit && getenv("FAULT_FLIP") && done > 0) { \
+        char wrong = (char)~((const char *)buf)[done - 1]; \
+        if (real(fd, &wrong, 1, offset + done - 1) != 1) \
+            abort(); \
+    }
+#define KEEP(fd, buf, done, offset)
+
+#define MOVES(name, call, buffer, AFTER) \
     ssize_t name(int fd, buffer buf, size_t length, off64_t offset); \
     ssize_t name(int fd, buffer buf, size_t length, off64_t offset) \
     { \
         bool fails; \
         REAL(ssize_t, name, int, buffer, size_t, off64_t); \
         bool hit = is_hit(call, &fails); \
-        ssize_t done = fails ? -1 : real(fd, buf, hit && length > 1 ? length / 2 : length, offset); \
+        bool cut = hit && !getenv("FAULT_FLIP") && length > 1; \
+        ssize_t done = fails ? -1 : real(fd, buf, cut ? length / 2 : length, offset); \
+        AFTER(fd, buf, done, offset) \
         if (hit && getenv("FAULT_KILL")) \
             raise(SIGKILL); \
         return done; \
@@ -105,10 +117,10 @@ static bool is_hit(const char *call, bool *fails)
 
 #define LIST(...) __VA_ARGS__
 
-MOVES(pread, "pread", void *)
-MOVES(pread64, "pread", void *)
-MOVES(pwrite, "pwrite", const void *)
-MOVES(pwrite64, "pwrite", const void *)
+MOVES(pread, "pread", void *, KEEP)
+MOVES(pread64, "pread", void *, KEEP)
+MOVES(pwrite, "pwrite", const void *, FLIP)
+MOVES(pwrite64, "pwrite", const void *, FLIP)
 FAILS(fsync, "fsync", (int fd), int, (fd))
 FAILS(fdatasync, "fsync", (int fd), int, (fd))
 FAILS(ftruncate, "ftruncate", (int fd, off64_t size), LIST(int, off64_t), (fd, size))

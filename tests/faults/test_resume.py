@@ -89,6 +89,15 @@ def test_work_is_kept(source, tmp_path):
     assert (tmp_path / "disk").read_bytes() == (tmp_path / "undisturbed").read_bytes()
 
 
+@pytest.mark.parametrize("form, options", [("raw", []), ("qcow2", ["-o", "cluster_size=4k"])])
+def test_checksum_of_all_of_it(source, tmp_path, form, options):
+    """Also of what was written before, without one: it ends within a block of the digest."""
+    words = interrupted(source, tmp_path, "-O", form, *options)
+    result = imgtk(*words, "--resume", "--checksum", "--verify", "-v")
+    assert "going on" in result.err
+    assert result.out.split()[0] == imgtk("checksum", source).out.split()[0]
+
+
 def test_changed_source_is_refused(source, tmp_path):
     copy = tmp_path / "copy.qcow2"
     copy.write_bytes(source.read_bytes())

@@ -59,8 +59,9 @@ def test_to_a_server(tmp_path, nbdkit, kind):
     source = make_raw(tmp_path / "source.raw", 12 * MIB, [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB))])
     export = make_raw(tmp_path / "export", 12 * MIB, [(0, b"\xaa" * 12 * MIB)])
     uri = nbdkit(*kit_words(kind, "file", export))
-    imgtk("convert", "-n", "-f", "raw", "-O", "raw", source, uri)
+    line = imgtk("convert", "-n", "--checksum", "--verify", "-f", "raw", "-O", "raw", source, uri).out
     assert_same_bytes(source, export)
+    assert line.split()[0] == imgtk("checksum", source).out.split()[0]
 
 
 def test_qemu_nbd_serves_any_format(tmp_path, source, serve):

@@ -131,7 +131,7 @@ static void told_at_random(const uint8_t *disk, size_t size, uint64_t seed, uint
         pieces[pick] = pieces[--count];
         assert_int_equal(digest_hasher_data(hashers[count % 2], disk + piece.offset, piece.offset, piece.length, NULL), 0);
     }
-    assert_int_equal(digest_hasher_root(hashers[0], out, NULL), 0);
+    assert_int_equal(digest_tree_end(tree, out, NULL), 0);
     for (size_t i = 0; i < 2; i++)
         digest_hasher_free(hashers[i]);
     digest_tree_free(tree);
@@ -170,7 +170,7 @@ static void told_in_order(const char *blocks, size_t size, const uint8_t *disk, 
         assert_int_equal(status, 0);
         offset += length;
     }
-    assert_int_equal(digest_hasher_root(hasher, out, NULL), 0);
+    assert_int_equal(digest_tree_end(tree, out, NULL), 0);
     digest_hasher_free(hasher);
     digest_tree_free(tree);
 }
@@ -215,7 +215,7 @@ static void the_largest_disk_is_a_few_hashes(void **state)
     assert_int_equal(digest_tree_new(&fnv_digest, INT64_MAX, &tree, NULL), 0);
     assert_int_equal(digest_hasher_new(tree, &hasher, NULL), 0);
     assert_int_equal(digest_hasher_zero(hasher, 0, INT64_MAX, NULL), 0);
-    assert_int_equal(digest_hasher_root(hasher, out, NULL), 0);
+    assert_int_equal(digest_tree_end(tree, out, NULL), 0);
     digest_hasher_free(hasher);
     digest_tree_free(tree);
 }
@@ -229,7 +229,7 @@ static void a_root_before_the_end_is_refused(void **state)
     assert_int_equal(digest_tree_new(&fnv_digest, 4 * BLOCK, &tree, NULL), 0);
     assert_int_equal(digest_hasher_new(tree, &hasher, NULL), 0);
     assert_int_equal(digest_hasher_zero(hasher, BLOCK, 3 * BLOCK, NULL), 0);
-    assert_int_equal(digest_hasher_root(hasher, out, NULL), IMGTK_EINVAL);
+    assert_int_equal(digest_tree_end(tree, out, NULL), IMGTK_EINVAL);
     digest_hasher_free(hasher);
     digest_tree_free(tree);
 }
