@@ -1,6 +1,7 @@
 /* Cutting the plan into items. */
 #include "convert.h"
 #include "imgtk/bytes.h"
+#include "storage/storage.h"
 
 #define COPY_MIN (64u << 10) /* below this a system call per piece costs more than it saves */
 #define COPY_MAX (16u << 20) /* so that several workers share one large extent */
@@ -18,7 +19,8 @@ static uint64_t whole_units(const struct conversion *conversion, uint64_t offset
 static bool can_copy(const struct conversion *conversion, const struct plan_stretch *stretch)
 {
     return conversion->copy != COPY_BY_HAND && stretch->kind == PLAN_DATA && stretch->length >= COPY_MIN &&
-           stretch->found.extent.kind == IMGTK_EXTENT_DATA && (stretch->found.extent.flags & IMGTK_EXTENT_PLAIN);
+           stretch->found.extent.kind == IMGTK_EXTENT_DATA && (stretch->found.extent.flags & IMGTK_EXTENT_PLAIN) &&
+           storage_has_fd(stretch->found.extent.file);
 }
 
 static uint64_t min_gap(const struct conversion *conversion)

@@ -84,9 +84,14 @@ static int copy_range(struct imgtk_storage *from, uint64_t from_offset, struct i
     return 0;
 }
 
+bool storage_has_fd(const struct imgtk_storage *storage)
+{
+    return storage->ops.fd(storage->handle) >= 0;
+}
+
 bool storage_may_copy(const struct imgtk_storage *from, const struct imgtk_storage *to)
 {
-    return from->ops.fd(from->handle) >= 0 && to->ops.fd(to->handle) >= 0 &&
+    return storage_has_fd(from) && storage_has_fd(to) &&
            (atomic_load(&to->no_reflink_from) != from || atomic_load(&to->no_copy_from) != from);
 }
 

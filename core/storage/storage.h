@@ -31,6 +31,9 @@ int storage_ops_complete(const struct imgtk_storage_ops *ops, struct imgtk_stora
 int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *name, struct imgtk_storage **out,
                  struct imgtk_error *err);
 
+/* Whether the kernel can reach the bytes by itself, so that imgtk_storage_copy() is worth a try. */
+bool storage_has_fd(const struct imgtk_storage *storage);
+
 /* Whether imgtk_storage_copy() may still work between the two: it was not refused yet but for single ranges. */
 bool storage_may_copy(const struct imgtk_storage *from, const struct imgtk_storage *to);
 

@@ -48,6 +48,7 @@ struct nbd_request {
     uint64_t length, offset;
     uint32_t flags;                   /* LIBNBD_CMD_FLAG_* */
     struct nbd_status *status_out[NBD_CONTEXTS]; /* STATUS; NULL: not asked for */
+    uint64_t received;                /* READ: bytes that the server has sent, from the beginning of the range */
     int error;                        /* out: errno, 0 when it went well */
     struct nbd_batch *batch;
     struct nbd_connection *connection;
@@ -69,6 +70,7 @@ struct nbd_connection {
     struct nbd_settings settings;
     struct nbd_request *flying;       /* handed to libnbd, not answered yet */
     unsigned in_flight;
+    bool contradicted;                /* an answer was one that the protocol does not allow */
     pthread_t thread;
     bool has_thread;
     int wake;                         /* an eventfd: there is something in the queue, or it is to stop */

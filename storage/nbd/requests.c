@@ -50,8 +50,22 @@ static int on_done(void *context, int *error)
     if (request->next)
         request->next->at = request->at;
     connection->in_flight--;
-    finish(request, *error);
+    bool is_short = request->command == NBD_READ && request->received < request->length;
+    finish(request, *error ? *error : is_short ? EPROTO : 0);
     return 1; /* libnbd may forget it */
+}
+
+/* libnbd leaves zeroes where a server sends nothing, and does not mind a range that is sent again and again. */
+static int on_chunk(void *context, const void *bytes, size_t count, uint64_t offset, unsigned status, int *error)
+{
+    (void)bytes;
+    struct nbd_request *request = context;
+    if (*error || status == LIBNBD_READ_ERROR)
+        return 0;
+    if (offset != request->offset + request->received)
+        request->connection->contradicted = true;
+    request->received += count;
+    return 0;
 }
 
 static void keep_extents(struct nbd_status *status, uint64_t offset, const uint32_t *entries, size_t count)
@@ -82,7 +96,8 @@ static int64_t hand_over(struct nbd_handle *handle, struct nbd_request *request)
     nbd_completion_callback done = { .callback = on_done, .user_data = request };
     switch (request->command) {
     case NBD_READ:
-        return nbd_aio_pread(handle, request->buf, (size_t)request->length, request->offset, done, 0);
+        return nbd_aio_pread_structured(handle, request->buf, (size_t)request->length, request->offset,
+                                        (nbd_chunk_callback){ .callback = on_chunk, .user_data = request }, done, 0);
     case NBD_WRITE:
         return nbd_aio_pwrite(handle, request->buf, (size_t)request->length, request->offset, done, request->flags);
     case NBD_ZERO:
@@ -194,8 +209,8 @@ static void *serve(void *context)
         send_queued(connection, &stopped);
         if (stopped)
             break;
-        if (nbd_aio_is_dead(connection->handle) || nbd_aio_is_closed(connection->handle)) {
-            fail_all(connection, ENOTCONN);
+        if (connection->contradicted || nbd_aio_is_dead(connection->handle) || nbd_aio_is_closed(connection->handle)) {
+            fail_all(connection, connection->contradicted ? EPROTO : ENOTCONN);
             break;
         }
         if (wait_and_move(connection) || connection->in_flight == 0)

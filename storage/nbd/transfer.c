@@ -22,6 +22,9 @@ int nbd_fail_request(const struct nbd_request *request, struct imgtk_error *err)
     if (request->error == ETIMEDOUT)
         return imgtk_fail(err, IMGTK_EIO, "the server does not answer any more, at offset %" PRIu64 " (see --timeout)",
                           request->offset);
+    if (request->error == EPROTO)
+        return imgtk_fail(err, IMGTK_EIO, "the server's answer is not one of the protocol, at offset %" PRIu64,
+                          request->offset);
     return imgtk_fail_errno(err, request->error, "the server could not %s %" PRIu64 " bytes at offset %" PRIu64,
                             what[request->command], request->length, request->offset);
 }

@@ -210,7 +210,7 @@ def test_options_reach_the_server(tmp_path, nbdkit):
     """What the server sees: so many connections, and requests of no more than that size."""
     log = tmp_path / "log"
     source = make_raw(tmp_path / "source.raw", 4 * MIB, [(0, os.urandom(4 * MIB))])
-    uri = nbdkit("--filter=log", "file", source, f"logfile={log}")
+    uri = nbdkit("--filter=log", "--filter=noextents", "file", source, f"logfile={log}")
     options = ["--connections=2", "-R", "8", "--request-size=64k"]
     imgtk("convert", *options, "-f", "raw", "-O", "raw", uri, tmp_path / "out")
     text = log.read_text()
@@ -273,18 +273,35 @@ def test_tls_with_a_shared_key(tmp_path, source, serve):
 
 # ---- Servers that misbehave ---------------------------------------------------------------
 
+LOST, PROTOCOL = "connection was lost|could not read|not one of the protocol", "not one of the protocol"
+
+
 @pytest.fixture
-def liar(tmp_path, serve):
-    return lambda how: serve(sys.executable, TESTS / "nbd_liar.py", tmp_path / "socket", how)
+def liar(tmp_path, serve, source):
+    """liar(how): the URI of a server that has the bytes of `source`, and goes wrong."""
+    return lambda how: serve(sys.executable, TESTS / "nbd_liar.py", tmp_path / "socket", how, source)
 
 
 @pytest.mark.parametrize("how, match", [
-    ("garbage", "cannot connect"), ("hangup", "connection was lost"), ("short", "connection was lost|could not read"),
-    ("wrong-handle", "connection was lost|could not read"), ("error", "could not read"),
+    ("garbage", "cannot connect"), ("hangup", "connection was lost"), ("short", LOST), ("wrong-handle", LOST),
+    ("error", "could not read"), ("long", LOST), ("shrinks", "bytes on one connection and"),
+    ("chunk-out-of-range", LOST), ("chunk-before-range", LOST), ("chunk-too-long", LOST), ("chunk-endless", LOST),
+    ("chunk-missing", PROTOCOL), ("chunk-none", PROTOCOL), ("chunk-twice", PROTOCOL), ("chunk-never-done", PROTOCOL),
+    ("chunk-backwards", PROTOCOL), ("extents-none", LOST),
 ])
 def test_replies_that_are_wrong(tmp_path, liar, how, match):
-    imgtk_fails("convert", "-f", "raw", "-O", "raw", liar(how), tmp_path / "out", match=match, timeout=30)
+    """One line, nothing that looks complete, and no more memory than a server's good answers need."""
+    words = ["convert", "-f", "raw", "-O", "raw", liar(how), tmp_path / "out"]
+    imgtk_fails(*words, match=match, timeout=30, memory=512 * MIB)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["extents-empty", "extents-too-long", "extents-past-the-end",
+                                 "extents-of-another-context", "extents-unaligned", "extents-empty-later"])
+def test_extents_that_are_wrong(tmp_path, source, liar, how):
+    """What cannot be is not believed; then all is data."""
+    imgtk("convert", "-f", "raw", "-O", "raw", liar(how), tmp_path / "out", timeout=30)
+    assert_same_bytes(source, tmp_path / "out")
 
 
 @pytest.mark.parametrize("how", ["silent", "silent-handshake"])
@@ -294,6 +311,17 @@ def test_a_server_that_says_nothing_more(tmp_path, liar, how):
                 match="does not answer", timeout=30)
     assert time.monotonic() - begun < 15
     assert not (tmp_path / "out").exists()
+
+
+def test_resume_goes_on_after_a_cut_line(tmp_path, source, nbdkit, liar):
+    log = tmp_path / "log"
+    words = ["convert", "--resume", "-f", "raw", "-O", "raw", "--workers=1", "--request-size=1M"]
+    imgtk_fails(*words, liar("cut"), tmp_path / "out", match="connection was lost")
+    assert not (tmp_path / "out").exists() and (tmp_path / "out.imgtk-part").exists()
+    imgtk(*words, nbdkit("--filter=log", "--filter=noextents", "file", source, f"logfile={log}"), tmp_path / "out")
+    assert_same_bytes(source, tmp_path / "out")
+    read = sum(int(size, 16) for size in re.findall(r" Read id=\d+ offset=0x[0-9a-f]+ count=(0x[0-9a-f]+)", log.read_text()))
+    assert read < source.stat().st_size
 
 
 def test_secrets_are_not_printed():
