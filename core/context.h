@@ -25,5 +25,7 @@ int registry_storage_for(struct imgtk_context *context, const char *name, const 
 
 /* Whether any storage module has an option of that name; loads all of them. */
 bool registry_storage_has_option(struct imgtk_context *context, const char *option);
+/* The storage module that names beginning like this one lead to, whether it is there or not; NULL: not a known kind. */
+const char *registry_storage_module(const char *name);
 
 #endif

@@ -122,6 +122,31 @@ static int ask_all(struct imgtk_context *context, const struct imgtk_probe *prob
 
 /* ---- Formats whose module is not there ----------------------------------- */
 
+/* The module of that name that is there and cannot be used; NULL: there is none, or it can. */
+static const struct imgtk_module *find_skipped(struct imgtk_context *context, const char *format)
+{
+    const struct imgtk_module *modules;
+    size_t count;
+    if (imgtk_modules(context, &modules, &count, NULL) != 0)
+        return NULL;
+    for (size_t i = 0; i < count; i++)
+        if (modules[i].skipped && strcmp(modules[i].name, format) == 0)
+            return &modules[i];
+    return NULL;
+}
+
+static int fail_missing(struct imgtk_context *context, const char *format, struct imgtk_error *err)
+{
+    const struct imgtk_module *skipped = find_skipped(context, format);
+    if (skipped)
+        return imgtk_fail(err, IMGTK_ENOTFOUND,
+                          "it looks like %s, and the module %s cannot be used: %s; name the format with -f, raw if it is",
+                          format, skipped->path, skipped->skipped);
+    return imgtk_fail(err, IMGTK_ENOTFOUND,
+                      "it looks like %s, which no installed module reads: install imgtk-format-%s, or name the format "
+                      "with -f, raw if it is", format, format);
+}
+
 /* Only for formats without a usable module: where there is one, its own probe has the say. */
 static int refuse_missing(struct imgtk_context *context, const struct imgtk_probe *probe, struct imgtk_error *err)
 {
@@ -129,9 +154,7 @@ static int refuse_missing(struct imgtk_context *context, const struct imgtk_prob
         const struct imgtk_driver *driver;
         struct imgtk_error ignored = IMGTK_ERROR_INIT;
         if (has_magic(probe, i) && imgtk_driver_find(context, known[i].format, &driver, &ignored))
-            return imgtk_fail(err, IMGTK_ENOTFOUND,
-                              "it looks like %s, and no module for that is usable ('imgtk formats' tells why; the package is "
-                              "imgtk-format-%s); name the format with -f, raw if it is", known[i].format, known[i].format);
+            return fail_missing(context, known[i].format, err);
     }
     return 0;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "context.h"
 #include "registry_internal.h"
 
 /*

@@ -55,7 +55,5 @@ struct entry *registry_find_or_load(struct registry *registry, enum module_place
                                     const struct entry **broken);
 /* Looks at every module of the group, once. */
 void registry_load(struct registry *registry, enum module_group group);
-/* The module for names of a kind that is known without asking any; NULL: not such a name. */
-const char *registry_storage_module(const char *name);
 
 #endif

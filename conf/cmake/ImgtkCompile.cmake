@@ -29,6 +29,10 @@ else()
   endif()
   if(CMAKE_BUILD_TYPE MATCHES "Release|RelWithDebInfo")
     add_compile_options(-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+    # The same bytes wherever they are built.
+    add_compile_options(-ffile-prefix-map=${PROJECT_SOURCE_DIR}=. -ffile-prefix-map=${PROJECT_BINARY_DIR}=.)
   endif()
   add_link_options(-Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
+  # A package depends on the libraries that are called, not on all that are named.
+  add_link_options(-Wl,--as-needed)
 endif()

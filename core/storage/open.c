@@ -182,11 +182,14 @@ int storage_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_stora
 
 static int fail_open(const char *name, const char *path, int os_errno, struct imgtk_error *err)
 {
-    int status = imgtk_fail_errno(err, os_errno, "Could not open '%s'", path);
+    const char *module = os_errno == ENOENT ? registry_storage_module(name) : NULL;
+    if (module)
+        return imgtk_fail(err, IMGTK_ENOTFOUND,
+                          "Could not open '%s': no usable module opens such names: install imgtk-storage-%s", name, module);
     if (os_errno == ENOENT && storage_name_has_scheme(name) && strstr(name, "://"))
-        status = imgtk_fail(err, IMGTK_ENOTFOUND, "Could not open '%s': no installed module opens '%.*s://' names", name,
-                            (int)(strchr(name, ':') - name), name);
-    return status;
+        return imgtk_fail(err, IMGTK_ENOTFOUND, "Could not open '%s': no installed module opens '%.*s://' names", name,
+                          (int)(strchr(name, ':') - name), name);
+    return imgtk_fail_errno(err, os_errno, "Could not open '%s'", path);
 }
 
 static int open_path(const char *name, const char *path, uint32_t flags, struct imgtk_storage **out,

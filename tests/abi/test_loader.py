@@ -251,5 +251,20 @@ def test_no_image_is_raw_because_its_module_is_missing(tmp_path):
         options = ["-o", "subformat=fixed"] if form == "vpc" else []
         imgtk("create", "-q", "-f", form, *options, tmp_path / form, "1M")
         empty = environment(IMGTK_MODULE_PATH=tmp_path / "none")
-        imgtk_fails("info", tmp_path / form, match=f"it looks like {form}, .*imgtk-format-{form}", env=empty)
+        imgtk_fails("info", tmp_path / form, match=f"it looks like {form}, .*: install imgtk-format-{form}, or", env=empty)
         assert "file format: raw" in imgtk("info", "-f", "raw", tmp_path / form, env=empty).out
+
+
+def test_a_module_that_cannot_be_used_is_not_proposed_for_installation(tmp_path, folder):
+    imgtk("create", "-q", "-f", "qcow2", tmp_path / "disk", "1M")
+    (folder / "qcow2.so").write_text("not a library")
+    result = imgtk_fails("info", tmp_path / "disk", env=environment(IMGTK_MODULE_PATH=folder),
+                         match=r"it looks like qcow2, and the module .*/qcow2\.so cannot be used: not a module")
+    assert "install" not in result.err
+
+
+@pytest.mark.parametrize("name, package", [("nbd://localhost/disk", "nbd"), ("[ nbdkit null ]", "nbd"),
+                                           ("https://localhost/disk", "http")])
+def test_a_storage_that_is_missing_is_named(tmp_path, name, package):
+    imgtk_fails("info", name, match=f"no usable module opens such names: install imgtk-storage-{package}$",
+                env=environment(IMGTK_MODULE_PATH=tmp_path / "none"))

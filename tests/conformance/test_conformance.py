@@ -4,12 +4,12 @@ An image is made by imgtk's own writer and, where it knows the format, by qemu-i
 """
 import json
 import os
-import random
 import shutil
 from functools import lru_cache
 
 import pytest
-from imgtk_test import (BUILD, KIB, MIB, IMGTK, compressible, environment, execute, imgtk, make_raw, missing, qemu_img)
+from conformance.imgtk_conformance import pieces_of_everything
+from imgtk_test import BUILD, KIB, MIB, IMGTK, environment, execute, imgtk, make_raw, missing, qemu_img
 
 PROGRAM = BUILD / "tests/conformance/conformance"
 UUID = "11223344-5566-7788-99aa-bbccddeeff00"
@@ -67,20 +67,10 @@ CASES = [pytest.param(*case, id="-".join([case[0], case[1], case[2] or "default"
          for case in cases()]
 
 
-def write_content(path, size):
-    """5 MiB of everything: data of every kind, zeroes that are written, holes, single bytes at block ends."""
-    rng = random.Random(1)
-    pieces = [(0, compressible(100 * KIB)), (100 * KIB + 17, rng.randbytes(70000)), (256 * KIB, bytes(128 * KIB)),
-              (MIB - 1, b"ab"), (MIB + 64 * KIB, compressible(300 * KIB, 2)), (2 * MIB, rng.randbytes(MIB)),
-              (2 * MIB + 4 * KIB, bytes(4 * KIB)), (4 * MIB - 512, b"z" * 512), (size - 1, b"e")]
-    pieces += [(4 * MIB + n * 64 * KIB, bytes([n + 1]) * 512) for n in range(0, 12, 3)]
-    return make_raw(path, size, pieces)
-
-
 def make(folder, name, maker, options, compress):
     # A stream has whole grains.
     size = 5 * MIB + (64 * KIB if "streamOptimized" in options else 3 * 512)
-    content = write_content(folder / "content.raw", size)
+    content = make_raw(folder / "content.raw", size, pieces_of_everything(size))
     words = ["convert", "-f", "raw", "-O", name] + (["-c"] if compress else []) + (["-o", options] if options else [])
     program = imgtk if maker == "imgtk" else qemu_img
     program(*words, "content.raw", "disk.image", cwd=folder, env=environment(SOURCE_DATE_EPOCH=1700000000))

@@ -68,6 +68,12 @@ bool registry_storage_has_option(struct imgtk_context *unused, const char *optio
     return false;
 }
 
+const char *registry_storage_module(const char *name)
+{
+    (void)name;
+    return NULL;
+}
+
 static int set_up(void **state)
 {
     (void)state;

@@ -1,0 +1,13 @@
+# Read by CPack when the components are installed: what Debian's policy asks of each package.
+find_program(GZIP gzip REQUIRED)
+unset(ENV{DESTDIR}) # the folders below are named in full
+set(CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS ${CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS})
+
+foreach(component IN LISTS CPACK_COMPONENTS_ALL)
+  string(TOUPPER ${component} key)
+  set(share ${CPACK_TEMPORARY_INSTALL_DIRECTORY}/${component}/usr/share)
+  file(INSTALL ${CPACK_IMGTK_SOURCE_DIR}/conf/package/copyright ${CPACK_IMGTK_SOURCE_DIR}/conf/package/changelog
+    DESTINATION ${share}/doc/${CPACK_DEBIAN_${key}_PACKAGE_NAME})
+  file(GLOB large ${share}/man/man*/* ${share}/doc/*/changelog)
+  execute_process(COMMAND ${GZIP} -9n ${large} COMMAND_ERROR_IS_FATAL ANY)
+endforeach()
