@@ -54,7 +54,7 @@ static int ask_layer(struct imgtk_walk *walk, size_t depth, uint64_t offset, uin
     const struct imgtk_layer *layer = &walk->image->layers[depth].public;
     struct cursor *cursor = &walk->cursors[depth];
     if (offset < cursor->start || offset - cursor->start >= cursor->extent.length) {
-        cursor->extent.length = 0;
+        cursor->extent = (struct imgtk_extent){ 0 };
         int status = layer->driver->extent(layer->handle, offset, length, &cursor->extent, err);
         if (status) {
             cursor->extent.length = 0;

@@ -6,9 +6,9 @@
 # built in IMGTK_MODULE_BUILD_DIR (else in the folder that calls this) and installed in IMGTK_MODULE_DIR, where imgtk
 # looks. The version that the module tells is its project's: IMGTK_VERSION in C.
 #
-# imgtk's own modules and those of others, by find_package(imgtk), are made by this file. CODEC is for the former: it
-# links the compression code, which only the formats that compress should depend on. The objects are a target of their
-# own, so that unit tests can link them.
+# imgtk's own modules and those of others, by find_package(imgtk), are made by this file. CODEC and IMGTK_MODULE_INCLUDES
+# are for the former: they link the compression code, which only the formats that compress should depend on, and add
+# folders with headers. The objects are a target of their own, so that unit tests can link them.
 function(imgtk_add_module kind name)
   cmake_parse_arguments(MODULE "CODEC" "FOLDER;COMPONENT" "LIBRARIES" ${ARGN})
   if(NOT MODULE_COMPONENT)
@@ -19,7 +19,8 @@ function(imgtk_add_module kind name)
   set_target_properties(${target}-objects PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
   target_compile_definitions(${target}-objects PRIVATE IMGTK_VERSION="${PROJECT_VERSION}")
   # Not linked with the library itself: a unit test brings that along in pieces.
-  target_include_directories(${target}-objects PUBLIC $<TARGET_PROPERTY:imgtk::imgtk,INTERFACE_INCLUDE_DIRECTORIES>)
+  target_include_directories(${target}-objects PUBLIC
+    $<TARGET_PROPERTY:imgtk::imgtk,INTERFACE_INCLUDE_DIRECTORIES> ${IMGTK_MODULE_INCLUDES})
   target_link_libraries(${target}-objects PUBLIC ${MODULE_LIBRARIES})
 
   add_library(${target} MODULE)
@@ -30,7 +31,6 @@ function(imgtk_add_module kind name)
   endif()
   target_link_libraries(${target} PRIVATE ${target}-objects)
   if(MODULE_CODEC)
-    target_include_directories(${target}-objects PUBLIC $<TARGET_PROPERTY:imgtk-codec,INTERFACE_INCLUDE_DIRECTORIES>)
     target_link_libraries(${target} PRIVATE imgtk-codec)
   endif()
   target_link_libraries(${target} PRIVATE imgtk::imgtk Threads::Threads)

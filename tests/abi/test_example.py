@@ -11,15 +11,6 @@ EXAMPLE = ROOT / "docs/examples/mini"
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A folder under which the build is installed, as packages are."""
-    root = tmp_path_factory.mktemp("root", numbered=True)
-    root.chmod(0o755)
-    execute([tool("cmake"), "--install", BUILD], env=environment(DESTDIR=root))
-    return root
-
-
-@pytest.fixture(scope="module")
 def env(installed):
     """The environment for imgtk with the example's module, built in a folder of its own."""
     work = installed / "example"

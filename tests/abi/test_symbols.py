@@ -28,6 +28,27 @@ def test_library_exports_what_the_headers_declare():
     assert sorted(declared() - found) == [], "in a public header, but not exported"
 
 
+def listed():
+    """The symbols of conf/libimgtk.symbols, each with its version, and the release that it came with."""
+    lines = (ROOT / "conf/libimgtk.symbols").read_text().splitlines()
+    assert lines[0] == "libimgtk.so.1 libimgtk1 #MINVER#"
+    return dict(line.split() for line in lines[1:])
+
+
+def test_exports_and_their_versions_are_those_of_the_list():
+    lines = execute([tool("nm"), "-D", "--defined-only", BUILD / "lib/libimgtk.so"]).out.splitlines()
+    found = {words[2].replace("@@", "@") for words in map(str.split, lines) if words[1] != "A"}
+    versions = {f"{symbol.split('@')[1]}@{symbol.split('@')[1]}" for symbol in found}
+    assert sorted((found | versions) - listed().keys()) == [], "exported, and not in conf/libimgtk.symbols"
+    assert sorted(listed().keys() - found - versions) == [], "in conf/libimgtk.symbols, and not exported: the ABI is broken"
+
+
+def test_the_list_is_sorted_and_names_releases():
+    names, releases = list(listed()), listed().values()
+    assert names == sorted(names)
+    assert all(re.fullmatch(r"[0-9]+(\.[0-9]+)+", release) for release in releases)
+
+
 @pytest.mark.parametrize("module", sorted(MODULES.rglob("*.so")), ids=lambda path: path.stem)
 def test_module_exports_one_symbol(module):
     # The sanitizers' own begin with two underscores.

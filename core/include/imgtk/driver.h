@@ -348,9 +348,7 @@ struct imgtk_driver {
 
 /* The symbol that a module exports. */
 #define IMGTK_DRIVER_SYMBOL "imgtk_driver_v1"
-#define IMGTK_STORAGE_SYMBOL "imgtk_storage_v1"
 IMGTK_API const struct imgtk_driver *imgtk_driver_v1(void);
-IMGTK_API const struct imgtk_storage_ops *imgtk_storage_v1(void);
 
 #ifdef __cplusplus
 }

@@ -101,6 +101,10 @@ struct imgtk_storage_ops {
     /* --- end of storage ABI 1.0 --- */
 };
 
+/* The symbol that a module exports. */
+#define IMGTK_STORAGE_SYMBOL "imgtk_storage_v1"
+IMGTK_API const struct imgtk_storage_ops *imgtk_storage_v1(void);
+
 /* The name a user would recognise, without credentials. Lives as long as the storage. */
 IMGTK_API const char *imgtk_storage_name(const struct imgtk_storage *storage);
 IMGTK_API uint32_t imgtk_storage_flags(const struct imgtk_storage *storage);
