@@ -178,7 +178,7 @@ def many_extents(path, tables):
 
 
 def test_size_is_bounded(tmp_path):
-    image = many_extents(tmp_path / "many.qcow2", 64)
+    image = many_extents(tmp_path / "many.qcow2", 16)
     for form, limit in [("bar", 4 * KIB), ("svg", 128 * KIB), ("html", 3 * MIB // 2)]:
         text = imgtk("map", f"--output={form}", image).raw
         assert len(text) < limit

@@ -17,6 +17,7 @@ sys.path.insert(0, str(TESTS))
 
 import build_vdi  # noqa: E402
 import build_vhd  # noqa: E402
+import partition_tables as tables  # noqa: E402
 import vhdx_images as vhdx  # noqa: E402
 import vmdk_build  # noqa: E402
 
@@ -43,6 +44,8 @@ MAGICS = {
                b"beneath", b"any", b"none", b"- ", b"{", b"}", b"[", b"]", b"&a", b"*a", b"!!", b"---", b"\n  ", b"null"],
     "opts": [b"compat6", b"backing_file=", b"cluster_size=", b"connections=", b"preallocation=", b",,", b"on", b"off",
              b"0x", b"64k", b"1.5G", b"falloc", b"9223372036854775807"],
+    "partitions": [b"EFI PART", b"\0\0\1\0", b"\x5c\0\0\0", b"\x80\0\0\0", b"\x55\xaa", b"\xee", b"\x05", b"\x0f", b"\x83",
+                   b"\xff" * 8],
     "codec": [b"\x28\xb5\x2f\xfd", b"\x78\x9c", b"\x78\xda", b"\x50\x2a\x4d\x18"],
 }
 
@@ -220,6 +223,22 @@ def add_small_ones(corpus):
         corpus.add("codec", struct.pack("<BH", kind, length - 1) + data)
 
 
+def add_partitions(corpus):
+    def add(flags, size, pieces):
+        disk = bytearray(20 * KIB)
+        for offset, data in pieces:
+            disk[offset:offset + len(data)] = data[:max(0, len(disk) - offset)]
+        corpus.add("partitions", struct.pack("<B", flags) + struct.pack("<Q", size)[:5] + disk[:20 * KIB].rstrip(b"\0"))
+
+    entries = [(tables.EFI_SYSTEM, 64, 127, "EFI"), (tables.LINUX, 128, 200, "d\xfc\U0001f4be")]
+    for flags, sector in ((SEALED, 512), (SEALED | 2, 4096)):
+        pieces = tables.gpt(MIB, entries, sector)
+        add(flags, MIB, pieces)
+        add(flags, MIB, pieces[:1] + pieces[2:])
+    add(0, MIB, [(0, tables.mbr((0x83, 100, 50), (0x05, 10, 80), (0x82, 200, 10))),
+                 (10 * 512, tables.mbr((0x07, 1, 5), (0x05, 10, 20))), (20 * 512, tables.mbr((0x83, 2, 3)))])
+
+
 def add_images(corpus, folder):
     add = {"qcow2": add_qcow2, "vmdk": add_vmdk, "vpc": add_vpc, "vhdx": add_vhdx, "vdi": add_vdi}
     for path in sorted(folder.iterdir()):
@@ -256,6 +275,7 @@ def main(folder):
         make_vdi(images)
         add_images(corpus, images)
     add_small_ones(corpus)
+    add_partitions(corpus)
     write_dictionaries(folder, sorted(path.name for path in (folder / "corpus").iterdir()))
 
 
