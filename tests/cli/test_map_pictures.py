@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from imgtk_test import IMGTK, KIB, MIB, ROOT, TIB, environment, imgtk, make_image, make_raw, tool
+from imgtk_test import GIB, IMGTK, KIB, MIB, ROOT, TIB, environment, imgtk, make_image, make_raw, tool
 from picture_images import make_sample
 from partition_tables import EFI_SYSTEM, LINUX, gpt, mbr
 
@@ -90,6 +90,13 @@ def test_svg(chain):
     assert paths["data"].count("h768v-8h-768z") == 4
     assert "M0 104h768v-8h-768z" in paths["data"]
     assert "M0 200h768v-8h-768z" in paths["zero"]
+
+
+def test_kinds_stand_upon_each_other(tmp_path):
+    picture = svg(make_image(tmp_path / "stack.qcow2", GIB, writes=["write 0 64k", "write -z 64k 64k", "write 128k 64k"]))
+    paths = {path.get("class"): path.get("d") for path in picture.iter(SVG + "path")}
+    assert paths["data"] == "M0 8h12v-4h-12z", "half of two cells of 128 KiB"
+    assert paths["zero"] == "M0 4h6v-4h-6z"
 
 
 def test_ranges_and_offsets(chain):
