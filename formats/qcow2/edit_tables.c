@@ -231,8 +231,11 @@ static int change_flags(struct qcow2_edit *edit, flag_fn flag, struct imgtk_erro
 {
     int status = 0;
     for (uint64_t i = 0; i < edit->l1_entries && status == 0; i++) {
-        if ((edit->l1[i] & QCOW2_OFFSET_MASK) == 0)
+        if ((edit->l1[i] & QCOW2_OFFSET_MASK) == 0) {
+            edit->l1_changed |= (edit->l1[i] & QCOW2_COPIED) != 0;
+            edit->l1[i] &= ~QCOW2_COPIED;
             continue;
+        }
         status = qcow2_edit_select(edit, i, err);
         if (status == 0)
             status = change_l2_flags(edit, flag, err);

@@ -76,9 +76,9 @@ static int check_l2(struct qcow2_check_state *state, uint64_t l2_offset, bool re
 static int judge_l1_entry(struct qcow2_check_state *state, uint64_t index, uint64_t entry, bool *wrong,
                           struct imgtk_error *err)
 {
-    uint64_t refcount;
-    int status = qcow2_refcount_of(state, (entry & QCOW2_OFFSET_MASK) >> state->image->geometry.cluster_bits, &refcount, err);
-    *wrong = status == 0 && (refcount == 1) != ((entry & QCOW2_COPIED) != 0);
+    uint64_t refcount, l2_offset = entry & QCOW2_OFFSET_MASK;
+    int status = qcow2_refcount_of(state, l2_offset >> state->image->geometry.cluster_bits, &refcount, err);
+    *wrong = status == 0 && (l2_offset != 0 && refcount == 1) != ((entry & QCOW2_COPIED) != 0);
     if (*wrong)
         qcow2_check_corruption(state, "ERROR OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
                                       " refcount=%" PRIu64, index, entry, refcount);
@@ -92,6 +92,12 @@ static bool is_table(const struct qcow2_check_state *state, uint64_t entry)
            imgtk_range_fits(l2_offset, cluster_size, state->file_size);
 }
 
+/* A writer would take the header for the table. */
+static bool is_empty_but_copied(uint64_t entry)
+{
+    return (entry & QCOW2_OFFSET_MASK) == 0 && (entry & QCOW2_COPIED);
+}
+
 /* Some entries of the L1 table; `first` is the index of the first. */
 static int check_piece(struct qcow2_check_state *state, uint8_t *piece, uint64_t first, uint64_t entries, bool repair,
                        struct imgtk_error *err)
@@ -101,12 +107,13 @@ static int check_piece(struct qcow2_check_state *state, uint8_t *piece, uint64_t
     for (uint64_t i = 0; i < entries && status == 0; i++) {
         bool wrong;
         uint64_t entry = imgtk_be64(piece + i * 8);
-        if (!is_table(state, entry))
+        bool table = is_table(state, entry);
+        if (!table && !is_empty_but_copied(entry))
             continue;
         status = judge_l1_entry(state, first + i, entry, &wrong, err);
         if (status == 0 && wrong && repair)
             fix(state, piece, i * 8, entry, &changed);
-        if (status == 0)
+        if (status == 0 && table)
             status = check_l2(state, entry & QCOW2_OFFSET_MASK, repair, err);
     }
     return status == 0 ? write_back(state, piece, state->image->header.l1_offset + first * 8, &changed, err) : status;

@@ -117,6 +117,7 @@ enum {
     QCOW2_SNAPSHOT_AT_VM_STATE_SIZE = 32,   /* 4 */
     QCOW2_SNAPSHOT_AT_EXTRA_LENGTH = 36,    /* 4 */
     QCOW2_SNAPSHOT_ENTRY = 40,              /* then extra data, id, name, padding to 8 */
+    QCOW2_SNAPSHOT_MIN_EXTRA = 16,          /* bytes of extra data, from version 3 on */
     /* within the extra data */
     QCOW2_SNAPSHOT_EXTRA_VM_STATE_SIZE = 0, /* 8 */
     QCOW2_SNAPSHOT_EXTRA_DISK_SIZE = 8,     /* 8 */

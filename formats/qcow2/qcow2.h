@@ -142,6 +142,7 @@ struct qcow2_snapshot {
     uint64_t offset, length;    /* of its entry in the table, bytes; without the padding */
     uint64_t l1_offset;
     uint32_t l1_size;           /* entries */
+    uint32_t extra_length;      /* bytes */
     uint32_t date_sec, date_nsec;
     uint64_t vm_clock_nsec;
     uint64_t vm_state_size;     /* bytes */

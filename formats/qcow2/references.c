@@ -57,11 +57,14 @@ static bool is_inside(const struct walk *walk)
     return !(walk->state->image->header.incompatible & QCOW2_INCOMPAT_DATA_FILE);
 }
 
-static int count_compressed(struct walk *walk, uint64_t entry, struct imgtk_error *err)
+/* bitmap: of its subclusters, which a compressed cluster has not; 0 where no entry has one */
+static int count_compressed(struct walk *walk, uint64_t entry, uint64_t bitmap, struct imgtk_error *err)
 {
     struct qcow2_check_state *state = walk->state;
     struct qcow2_compressed stream = qcow2_compressed(&state->image->geometry, entry);
     int status;
+    if (bitmap != 0)
+        qcow2_check_corruption(state, "ERROR compressed cluster with a bitmap of subclusters, entry=0x%" PRIx64, entry);
     if (!is_inside(walk)) {
         qcow2_check_corruption(state, "ERROR compressed cluster with an external data file, entry=0x%" PRIx64, entry);
         return 0;
@@ -123,12 +126,13 @@ static int count_l2(struct walk *walk, uint64_t l2_offset, struct imgtk_error *e
     walk->next_contiguous = 0;
     for (uint64_t at = 0; at < geometry->cluster_size && status == 0; at += geometry->l2_entry_bytes) {
         uint64_t entry = imgtk_be64(state->table + at);
+        uint64_t bitmap = geometry->extended_l2 ? imgtk_be64(state->table + at + 8) : 0;
         if (entry & QCOW2_COMPRESSED) {
-            status = count_compressed(walk, entry, err);
+            status = count_compressed(walk, entry, bitmap, err);
             continue;
         }
         if (geometry->extended_l2)
-            check_subclusters(walk, entry, imgtk_be64(state->table + at + 8));
+            check_subclusters(walk, entry, bitmap);
         if (entry == 0)
             continue;
         if ((entry & QCOW2_L2_RESERVED) || (state->image->header.version < 3 && (entry & QCOW2_ZERO)))
@@ -201,6 +205,8 @@ static int count_snapshot(void *context, const struct qcow2_snapshot *snapshot, 
 {
     struct walk *walk = context;
     walk->tables_before++;
+    if (walk->state->image->header.version >= 3 && snapshot->extra_length < QCOW2_SNAPSHOT_MIN_EXTRA)
+        qcow2_check_corruption(walk->state, "ERROR snapshot %s: its entry is incomplete", snapshot->id);
     if ((uint64_t)snapshot->l1_size * 8 > QCOW2_MAX_L1_BYTES) {
         qcow2_check_corruption(walk->state, "ERROR snapshot %s: L1 table of %" PRIu32 " entries", snapshot->id,
                                snapshot->l1_size);
@@ -233,6 +239,12 @@ static int count_bitmap(void *context, const struct qcow2_bitmap *bitmap, struct
     uint64_t cluster_size = state->image->geometry.cluster_size, bytes = (uint64_t)bitmap->table_size * 8;
     uint8_t piece[PIECE * 8];
     int status;
+    if (bitmap->table_offset & (cluster_size - 1)) {
+        qcow2_check_corruption(state, "ERROR bitmap %s: table at 0x%" PRIx64 " is not aligned", bitmap->name,
+                               bitmap->table_offset);
+        state->incomplete = true;
+        return 0;
+    }
     if (!count_table(state, bitmap->table_offset, bytes, QCOW2_USE_ALONE, &status, err))
         return status;
     for (uint64_t i = 0; i < bitmap->table_size && status == 0; i++) {

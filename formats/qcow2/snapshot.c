@@ -45,6 +45,7 @@ static void parse_fixed(const uint8_t *bytes, const struct qcow2 *image, struct 
     *out = (struct qcow2_snapshot){
         .l1_offset = imgtk_be64(bytes + QCOW2_SNAPSHOT_AT_L1_OFFSET),
         .l1_size = imgtk_be32(bytes + QCOW2_SNAPSHOT_AT_L1_SIZE),
+        .extra_length = imgtk_be32(bytes + QCOW2_SNAPSHOT_AT_EXTRA_LENGTH),
         .date_sec = imgtk_be32(bytes + QCOW2_SNAPSHOT_AT_DATE_SEC),
         .date_nsec = imgtk_be32(bytes + QCOW2_SNAPSHOT_AT_DATE_NSEC),
         .vm_clock_nsec = imgtk_be64(bytes + QCOW2_SNAPSHOT_AT_VM_CLOCK_NSEC),
@@ -60,7 +61,7 @@ static int read_entry(struct walk *walk, struct qcow2_snapshot *out, struct imgt
     if (status != 0)
         return status;
     parse_fixed(bytes, walk->image, out);
-    uint32_t extra_length = imgtk_be32(bytes + QCOW2_SNAPSHOT_AT_EXTRA_LENGTH);
+    uint32_t extra_length = out->extra_length;
     size_t id_length = imgtk_be16(bytes + QCOW2_SNAPSHOT_AT_ID_LENGTH);
     size_t name_length = imgtk_be16(bytes + QCOW2_SNAPSHOT_AT_NAME_LENGTH);
     uint64_t extra = walk->offset + QCOW2_SNAPSHOT_ENTRY, id = extra + extra_length, name = id + id_length;

@@ -68,6 +68,9 @@ def look_rows(inputs):
         same_command_row("compare of the OS image", 2, f"compare -f raw -F qcow2 {inputs['os.raw']} {inputs['plain.qcow2']}"),
         same_command_row("compare of the OS image, zlib", 2,
                          f"compare -f raw -F qcow2 {inputs['os.raw']} {inputs['zlib.qcow2']}"),
+        Row("checksum of the OS image", 1.5, f"{IMGTK} checksum -f raw {inputs['os.raw']}", [f"sha256sum {inputs['os.raw']}"]),
+        Row("checksum of the OS image, zlib", 1.5, f"{IMGTK} checksum -f qcow2 {inputs['zlib.qcow2']}",
+            [f"sha256sum {inputs['os.raw']}"]),
         same_command_row("--version", 3, "--version"),
         same_command_row("info of a small image", 3, f"info {inputs['small.qcow2']}"),
     ]

@@ -135,6 +135,11 @@ def drop_table(image):
     image.put(image.l1, 0)
 
 
+def copied_nothing(image):
+    """An L1 entry without a table says that the table may be written in place: that would be the header."""
+    image.put(image.l1, COPIED)
+
+
 def low(image):
     for index in (5, 6, 8):
         image.refcount(image.cluster(index), 0)
@@ -177,7 +182,8 @@ def block_unaligned(image):
     image.put(image.refcounts, image.block + 512)
 
 
-DAMAGE = {"leak": leak, "high": high, "drop_table": drop_table, "low": low, "shared": shared, "flags": flags, "everything": everything,
+DAMAGE = {"leak": leak, "high": high, "drop_table": drop_table,
+          "copied_nothing": copied_nothing, "low": low, "shared": shared, "flags": flags, "everything": everything,
           "dirty": dirty, "no_block": no_block, "block_outside": block_outside, "block_unaligned": block_unaligned}
 SAME_NUMBERS = ("leak", "high", "drop_table", "low", "flags", "no_block")
 
@@ -218,6 +224,40 @@ def test_repair(image, tmp_path, kind):
     expected[16 * KIB:20 * KIB] = b"\x4d" * 4 * KIB
     expected[1500 * KIB:1564 * KIB] = b"\x4e" * 64 * KIB
     assert after.read_bytes() == expected
+
+
+def compressed_with_subclusters(path):
+    make_image(path, MIB, options="extended_l2=on", writes=["write -c -P 7 0 64k"])
+    image = Image(path)
+    image.put(image.l2 + 8, 1)
+    return image
+
+
+def incomplete_snapshot(path):
+    """An entry more than there is: zeroes, which have no extra data."""
+    make_image(path, MIB, writes=["write 0 64k"])
+    qemu_img("snapshot", "-c", "one", path)
+    qemu_io(path, "write 0 64k")
+    image = Image(path)
+    image.put(60, 2, ">I")
+    return image
+
+
+def unaligned_bitmap(path):
+    make_image(path, MIB)
+    qemu_img("bitmap", "--add", path, "one")
+    image = Image(path)
+    table = image.data.rindex(b"\0\0\0\1\0\0\0\2\1\x10\0\3") - 8  # one entry, flags auto, type, granularity, name
+    image.put(table, image.get(table) + 512)
+    return image
+
+
+@pytest.mark.parametrize("damage", [compressed_with_subclusters, incomplete_snapshot, unaligned_bitmap])
+def test_other_damage_is_found(tmp_path, damage):
+    damage(tmp_path / "a.qcow2").write()
+    code, found = ours(tmp_path / "a.qcow2")
+    assert code == 2 and found["corruptions"] == 1
+    assert qemu_img("check", tmp_path / "a.qcow2", code=None).code == (1 if damage == unaligned_bitmap else 2)
 
 
 def test_repair_of_leaks_leaves_errors(image):
