@@ -65,6 +65,7 @@ def chain(path, base, depth):
 
 
 def metadata(path, size):
+    """Tables for every cluster. The file is as long as the disk, which ext4 allows up to 16 TiB."""
     qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, size)
 
 
@@ -88,6 +89,7 @@ def recipes(folder, size_gib, quick):
         "empty1t.qcow2": lambda at: qemu_img("create", "-q", "-f", "qcow2", at, "1T"),
         "empty16t.qcow2": lambda at: qemu_img("create", "-q", "-f", "qcow2", at, "16T"),
         "metadata1t.qcow2": lambda at: metadata(at, "64G" if quick else "1T"),
+        "metadata15t.qcow2": lambda at: metadata(at, "128G" if quick else "15T"),
         "fragmented4k.qcow2": lambda at: fragmented(at, 4096, 5_000 if quick else 1_000_000),
         "fragmented64k.qcow2": lambda at: fragmented(at, 65536, 500 if quick else 10_000),
         "overlay.qcow2": lambda at: overlay(at, folder / "plain.qcow2"),

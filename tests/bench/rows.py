@@ -63,6 +63,7 @@ def convert_rows(inputs):
 def look_rows(inputs):
     rows = [
         same_command_row("map, 1 TiB with all metadata", 20, f"map --output=json {inputs['metadata1t.qcow2']}"),
+        same_command_row("map, 15 TiB with all metadata", 20, f"map --output=json {inputs['metadata15t.qcow2']}"),
         same_command_row("map, a million fragments, JSON", 5, f"map --output=json {inputs['fragmented4k.qcow2']}"),
         same_command_row("check of the OS image", 2, f"check {inputs['plain.qcow2']}"),
         same_command_row("compare of the OS image", 2, f"compare -f raw -F qcow2 {inputs['os.raw']} {inputs['plain.qcow2']}"),
