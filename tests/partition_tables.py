@@ -26,8 +26,8 @@ def gpt_entries(partitions):
 
 def gpt_header(at, other, entries_at, entries, sectors, sector=SECTOR):
     table = 128 * 128 // sector
-    rest = struct.pack("<QQQQ16sQIII", at, other, 2 + table, sectors - table - 2, uuid.UUID(int=99).bytes_le, entries_at,
-                       128, 128, zlib.crc32(entries))
+    rest = struct.pack("<QQQQ16sQIII", at, other, 2 + table, sectors - table - 2, uuid.UUID(int=99).bytes_le,
+                       entries_at, 128, 128, zlib.crc32(entries))
     plain = b"EFI PART" + struct.pack("<IIII", 0x10000, 92, 0, 0) + rest
     return plain[:16] + struct.pack("<I", zlib.crc32(plain)) + plain[20:]
 

@@ -15,14 +15,15 @@ def make_sample(folder):
     make_raw(system, 17 * MIB, [*gpt(17 * MIB, partitions), (MIB, b"boot" * 80 * KIB),
                                 (3 * MIB, (folder / "debian.raw").read_bytes())])
     imgtk("convert", "-c", "-O", "qcow2", "-o", "cluster_size=4k", system, base)
-    writes = [f"write {4 * MIB + choice.randrange(2000) * 4 * KIB} {choice.choice([4, 12, 60, 150])}k" for _ in range(40)]
+    writes = [f"write {4 * MIB + choice.randrange(2000) * 4 * KIB} {choice.choice([4, 12, 60, 150])}k"
+              for _ in range(40)]
     make_image(folder / "disk.qcow2", None, backing="system.qcow2", backing_fmt="qcow2", options="cluster_size=4k",
                writes=[*writes, "write 14M 700k", "write -z 5M 900k"])
     return folder / "disk.qcow2"
 
 
 def make_all(folder):
-    """Several images, as paths: the sample, a chain deeper than there are colours, a tiny one, an empty and a huge one."""
+    """Several images, as paths: the sample, a chain deeper than there are colours, a tiny, an empty and a huge one."""
     paths = [make_sample(folder)]
     below = "system.qcow2"
     for depth in range(9):

@@ -92,7 +92,8 @@ static void put_nothing(struct pen *pen, const struct look *look)
 
 static void put_look(struct pen *pen, const struct look *look, unsigned height)
 {
-    static const char *const blocks[] = { "\u2581", "\u2582", "\u2583", "\u2584", "\u2585", "\u2586", "\u2587", "\u2588" };
+    static const char *const blocks[STACK_FULL] = { "\u2581", "\u2582", "\u2583", "\u2584",
+                                                    "\u2585", "\u2586", "\u2587", "\u2588" };
     set_colour(pen, look->terminal);
     if (pen->blocks)
         fputs(blocks[height - 1], pen->to);
@@ -190,13 +191,15 @@ static void put_layers(struct pen *pen, const struct picture *picture)
         put_sample(pen, &palette_layers[palette_layer(depth)], false);
         fprintf(pen->to, "%-3zu ", depth);
         put_amount(pen, picture->cells.layers[depth], picture->cells.length);
-        text_put(pen->to, imgtk_image_layer(picture->map->image, depth)->name, NAME_LIMIT);
+        text_put(pen->to, picture_layer_name(picture, depth), NAME_LIMIT);
         putc('\n', pen->to);
     }
 }
 
 static void put_partitions(struct pen *pen, const struct picture *picture)
 {
+    if (picture->partitions.count > 0)
+        putc('\n', pen->to);
     for (size_t i = 0; i < picture->partitions.count; i++) {
         const struct partition *partition = &picture->partitions.partitions[i];
         char offset[AXIS_TEXT], size[CLI_SIZE_TEXT];
@@ -220,8 +223,9 @@ static void draw(const struct picture *picture, FILE *to)
     text_put(to, picture_title(picture), NAME_LIMIT);
     fputs(": ", to);
     picture_put_summary(picture, to, text_put);
-    fprintf(to, "\n%*sA character is %s%s\n", AXIS_WIDTH, "", cell,
-            pen.blocks ? "; its height tells how much of that is filled" : " and tells what most of that is, holes aside");
+    fprintf(to, "\n%*sA character is %s", AXIS_WIDTH, "", cell);
+    fputs(pen.blocks ? "; its height tells how much of that is filled\n"
+                     : " and tells what most of that is, holes aside\n", to);
     put_block(&pen, picture, picture_kinds(picture));
     put_kinds(&pen, picture);
     if (picture_has_layers(picture))

@@ -18,7 +18,7 @@ enum cell_kind {
 };
 
 struct cell {
-    uint64_t bytes[CELL_KINDS]; /* what is left of the cell was not added: it is the same as in the image compared with */
+    uint64_t bytes[CELL_KINDS]; /* what is left of the cell was not told of: it is as in the image compared with */
     uint64_t layer_bytes;       /* that `layer` decides; holes are nobody's */
     size_t layer;               /* which decides the most of the cell */
 };

@@ -71,7 +71,7 @@ static void put_layers(const struct picture *picture, FILE *to)
     for (size_t depth = 0; depth < imgtk_image_depth(picture->map->image); depth++) {
         if (depth > 0)
             putc(',', to);
-        text_put_json(to, imgtk_image_layer(picture->map->image, depth)->name);
+        text_put_json(to, picture_layer_name(picture, depth));
     }
     fputs("],\n", to);
 }
@@ -81,9 +81,9 @@ static void put_data(const struct picture *picture, FILE *to)
     const struct cells *cells = &picture->detail;
     fputs("<script type=\"application/json\" id=\"data\">\n{\"measures\":", to);
     svg_put_measures(to);
-    fprintf(to, ",\n\"start\":%llu,\"length\":%llu,\"cell\":%llu,\"differences\":%s,\n", (unsigned long long)cells->start,
-            (unsigned long long)cells->length, (unsigned long long)cells->cell_size,
-            picture->map->relative_to ? "true" : "false");
+    fprintf(to, ",\n\"start\":%llu,\"length\":%llu,\"cell\":%llu,\"differences\":%s,\n",
+            (unsigned long long)cells->start, (unsigned long long)cells->length,
+            (unsigned long long)cells->cell_size, picture->map->relative_to ? "true" : "false");
     put_layers(picture, to);
     put_partitions(picture, to);
     put_cells(picture, to);
@@ -97,7 +97,8 @@ static void put_head(const struct picture *picture, FILE *to)
     fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta http-equiv=\"Content-Security-Policy\" "
           "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
-          "<meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n"
+          "<meta name=\"viewport\" content=\"width=device-width\">\n"
+          "<meta name=\"color-scheme\" content=\"light dark\">\n"
           "<title>", to);
     text_put_xml(to, picture_title(picture), NAME_LIMIT);
     fputs("</title>\n<style>\n", to);
@@ -148,8 +149,8 @@ static void draw(const struct picture *picture, FILE *to)
     svg_put(picture, to, false);
     fputs("</main>\n", to);
     put_table(picture, to);
-    fputs("<p class=\"help\" data-script hidden>Point at a cell for details. Double-click, Ctrl and the wheel, or + and - "
-          "look closer and wider; 0 shows everything; arrow keys move from cell to cell.</p>\n"
+    fputs("<p class=\"help\" data-script hidden>Point at a cell for details. Double-click, Ctrl and the wheel, "
+          "or + and - look closer and wider; 0 shows everything; arrow keys move from cell to cell.</p>\n"
           "<div id=\"tip\" role=\"status\" hidden></div>\n", to);
     put_data(picture, to);
     fputs("<script>\n", to);

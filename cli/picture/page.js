@@ -235,8 +235,8 @@
             return;
         current = index;
         for (const map of maps)
-            add(map, "rect", { class: "cursor", x: index % columns * width - 1, y: Math.floor(index / columns) * pitch - 1,
-                               width: width + 2, height: height + 2 });
+            add(map, "rect", { class: "cursor", x: index % columns * width - 1,
+                               y: Math.floor(index / columns) * pitch - 1, width: width + 2, height: height + 2 });
         tip.textContent = describe(cells[index]);
         tip.hidden = false;
         tip.style.left = Math.max(0, Math.min(x + 14, innerWidth - tip.offsetWidth - 8)) + "px";
@@ -255,8 +255,8 @@
 
     function pointByKey(by) {
         const index = Math.max(0, Math.min(cells.length - 1, current < 0 ? 0 : current + by));
-        const matrix = maps[0].getScreenCTM();
-        const place = new DOMPoint(index % columns * width, Math.floor(index / columns) * pitch).matrixTransform(matrix);
+        const corner = new DOMPoint(index % columns * width, Math.floor(index / columns) * pitch);
+        const place = corner.matrixTransform(maps[0].getScreenCTM());
         point(index, place.x, place.y);
     }
 
@@ -277,8 +277,8 @@
             document.getElementById(id).disabled = view.length >= whole.length;
         document.getElementById("earlier").disabled = view.start <= whole.start;
         document.getElementById("later").disabled = view.start + view.length >= whole.start + whole.length;
-        document.getElementById("view").textContent =
-            `${amountText(view.length)} from ${offsetText(view.start)} on` + (closest ? "; closer there is no detail" : "");
+        document.getElementById("view").textContent = `${amountText(view.length)} from ${offsetText(view.start)} on` +
+            (closest ? "; closer there is no detail" : "");
     }
 
     /* Keeps the place that is pointed at, or the middle, where it is. */

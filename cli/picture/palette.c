@@ -3,16 +3,16 @@
 const struct look palette_kinds[CELL_KINDS + 1] = {
     [CELL_DATA] = { "data", "stored as it is", "#0072b2", "#4aa8e8", 32, '#' },
     [CELL_COMPRESSED] = { "compressed", "stored compressed", "#e69f00", "#f0b429", 214, 'c' },
-    [CELL_ZERO] = { "zero", "recorded as zeroes", "#aab2bb", "#727c86", 247, '0' },
-    [CELL_HOLE] = { "hole", "nothing is stored", "#edeff2", "#242a31", 240, '.' },
-    [PALETTE_SAME] = { "same", "not different", "#f8f9fa", "#191e24", 236, '-' },
+    [CELL_ZERO] = { "zero", "recorded as zeroes", "#9aa3ad", "#727c86", 247, '0' },
+    [CELL_HOLE] = { "hole", "nothing is stored", "#e3e6ea", "#2c333c", 240, '.' },
+    [PALETTE_SAME] = { "same", "not different", "#f8f9fa", "#171c22", 236, '-' },
 };
 
 const struct look palette_layers[PALETTE_LAYERS] = {
-    { "layer0", "", "#2f9c8a", "#44b8a4", 73, '0' },  { "layer1", "", "#cc6677", "#e08090", 168, '1' },
-    { "layer2", "", "#8f8f2a", "#b3b34d", 143, '2' }, { "layer3", "", "#aa4499", "#c86ab8", 133, '3' },
-    { "layer4", "", "#5fb3dc", "#88ccee", 117, '4' }, { "layer5", "", "#c9b458", "#ddcc77", 186, '5' },
-    { "layer6", "", "#882255", "#b5487f", 125, '6' }, { "layer7", "", "#77808a", "#8b949e", 245, '+' },
+    { "layer0", "", "#1f7a6c", "#2f9c8a", 36, '0' },  { "layer1", "", "#e894a1", "#f5b5be", 174, '1' },
+    { "layer2", "", "#7f7f1e", "#97973a", 100, '2' }, { "layer3", "", "#aa4499", "#c25ab0", 133, '3' },
+    { "layer4", "", "#5fb3dc", "#88ccee", 117, '4' }, { "layer5", "", "#d9c66e", "#e8da8f", 186, '5' },
+    { "layer6", "", "#7f1d50", "#8f2f62", 89, '6' },  { "layer7", "", "#16191d", "#f4f6f8", 245, '+' },
 };
 
 static const struct look ground[] = {

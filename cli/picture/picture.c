@@ -100,9 +100,14 @@ bool picture_has_layers(const struct picture *picture)
     return imgtk_image_depth(picture->map->image) > 1;
 }
 
+const char *picture_layer_name(const struct picture *picture, size_t depth)
+{
+    return imgtk_storage_name(imgtk_image_layer(picture->map->image, depth)->file);
+}
+
 static const char *file_name(const struct imgtk_image *image)
 {
-    const char *name = imgtk_image_layer(image, 0)->name;
+    const char *name = imgtk_storage_name(imgtk_image_layer(image, 0)->file);
     const char *slash = strrchr(name, '/');
     return slash && slash[1] ? slash + 1 : name;
 }

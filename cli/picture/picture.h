@@ -35,7 +35,9 @@ int picture_draw(const struct imgtk_map *map, const struct picture_form *form, F
 
 const struct series *picture_kinds(const struct picture *picture);
 bool picture_has_layers(const struct picture *picture);
-/* The name of the file, without folders. */
+/* The file of a layer, without the credentials that its name may have: pictures are passed on. */
+const char *picture_layer_name(const struct picture *picture, size_t depth);
+/* The name of the first layer, without folders. */
 const char *picture_title(const struct picture *picture);
 /* "6 GiB, qcow2, 2 layers; GPT with 3 partitions", by a function that makes text safe for where it is put. */
 void picture_put_summary(const struct picture *picture, FILE *to,

@@ -1,5 +1,5 @@
-/* A picture as SVG: rows of cells with an axis on the left, partitions as ribbons under the rows and named on the right,
-   legends with totals below. The page of picture_form_html draws the same and counts on the same measures. */
+/* A picture as SVG: rows of cells with an axis on the left, partitions as ribbons under the rows and named on the
+   right, legends with totals below. The page of picture_form_html draws the same and counts on the same measures. */
 #include <imgtk/bytes.h>
 
 #include "../output.h"
@@ -14,6 +14,7 @@
 #define RIBBON_AT 9u      /* below the top of a row */
 #define RIBBON_HEIGHT 2u
 #define TICK_WIDTH 2u     /* and the least width of a ribbon */
+#define TICK_HEIGHT (RIBBON_AT + RIBBON_HEIGHT)
 #define MARGIN 24u
 #define MAP_X 84u
 #define MAP_WIDTH (COLUMNS * CELL_WIDTH)
@@ -127,8 +128,8 @@ static void put_ticks(const struct picture *picture, FILE *to)
             table->partitions[i].start < picture->cells.start)
             continue;
         uint64_t at = place_of(&picture->cells, from);
-        put_bar(to, (size_t)(at % MAP_WIDTH), (size_t)(at / MAP_WIDTH * ROW_PITCH + RIBBON_AT + RIBBON_HEIGHT), TICK_WIDTH,
-                RIBBON_AT + RIBBON_HEIGHT);
+        put_bar(to, (size_t)(at % MAP_WIDTH), (size_t)(at / MAP_WIDTH * ROW_PITCH + TICK_HEIGHT), TICK_WIDTH,
+                TICK_HEIGHT);
     }
     fputs("\"/>\n", to);
 }
@@ -190,7 +191,8 @@ static void put_kind(const struct picture *picture, size_t kind, size_t x, size_
     const struct look *look = &palette_kinds[kind];
     fprintf(to, "<rect class=\"%s swatch\" x=\"%zu\" y=\"%zu\" width=\"12\" height=\"12\"/>"
             "<text class=\"ink\" x=\"%zu\" y=\"%zu\">%s</text>"
-            "<text class=\"ink amount\" x=\"%zu\" y=\"%zu\">", look->name, x, y, x + 20, y + 11, look->name, x + 20, y + 28);
+            "<text class=\"ink amount\" x=\"%zu\" y=\"%zu\">",
+            look->name, x, y, x + 20, y + 11, look->name, x + 20, y + 28);
     put_amount(kind == PALETTE_SAME ? cells_rest(cells) : cells->kinds[kind], cells->length, to);
     fprintf(to, "</text><text class=\"faint\" x=\"%zu\" y=\"%zu\">%s</text>\n", x + 20, y + 44, look->meaning);
 }
@@ -217,10 +219,11 @@ static size_t put_layer_legend(const struct picture *picture, size_t y, FILE *to
     size_t depth = imgtk_image_depth(picture->map->image);
     for (size_t look = 0; look < PALETTE_LAYERS && look < depth; look++, y += LINE) {
         fprintf(to, "<rect class=\"%s swatch\" x=\"%u\" y=\"%zu\" width=\"12\" height=\"12\"/>"
-                "<text class=\"ink amount\" x=\"%u\" y=\"%zu\">", palette_layers[look].name, MAP_X, y, MAP_X + 20, y + 11);
+                "<text class=\"ink amount\" x=\"%u\" y=\"%zu\">",
+                palette_layers[look].name, MAP_X, y, MAP_X + 20, y + 11);
         put_amount(layer_bytes(picture, look), picture->cells.length, to);
         fprintf(to, "</text><text class=\"ink\" x=\"%u\" y=\"%zu\">%zu: ", MAP_X + 20 + LEGEND_ITEM, y + 11, look);
-        text_put_xml(to, imgtk_image_layer(picture->map->image, look)->name, NAME_LIMIT);
+        text_put_xml(to, picture_layer_name(picture, look), NAME_LIMIT);
         if (look + 1 == PALETTE_LAYERS && depth > PALETTE_LAYERS)
             fprintf(to, " and what is below it");
         fputs("</text>\n", to);
@@ -271,13 +274,14 @@ static void put_scale(const struct picture *picture, size_t y, FILE *to)
     char row[AXIS_TEXT], cell[AXIS_TEXT];
     layout_format_offset(picture->cells.cell_size * COLUMNS, row);
     layout_format_offset(picture->cells.cell_size, cell);
-    fprintf(to, "<text id=\"scale\" class=\"faint\" x=\"%u\" y=\"%zu\">A row is %s and a column in it %s; its height tells "
-            "how much of that is filled.</text>\n", MAP_X, y, row, cell);
+    fprintf(to, "<text id=\"scale\" class=\"faint\" x=\"%u\" y=\"%zu\">A row is %s and a column in it %s; its height "
+            "tells how much of that is filled.</text>\n", MAP_X, y, row, cell);
 }
 
 static void put_layers(const struct picture *picture, size_t y, size_t map_height, FILE *to)
 {
-    fprintf(to, "<text class=\"ink amount\" x=\"%u\" y=\"%zu\">The layer that holds the most of it</text>\n", MAP_X, y + 8);
+    fprintf(to, "<text class=\"ink amount\" x=\"%u\" y=\"%zu\">The layer that holds the most of it</text>\n",
+            MAP_X, y + 8);
     put_map(picture, &series_layers, y + LINE, to);
     put_layer_legend(picture, y + LINE + map_height, to);
 }
@@ -285,8 +289,9 @@ static void put_layers(const struct picture *picture, size_t y, size_t map_heigh
 void svg_put(const struct picture *picture, FILE *to, bool with_style)
 {
     struct measures all = measure(picture);
-    fprintf(to, "<svg id=\"picture\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %zu %zu\" width=\"%zu\" height=\"%zu\" role=\"img\" "
-            "aria-labelledby=\"title\">\n<title id=\"title\">Map of ", all.width, all.height, all.width, all.height);
+    fprintf(to, "<svg id=\"picture\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %zu %zu\" width=\"%zu\" "
+            "height=\"%zu\" role=\"img\" aria-labelledby=\"title\">\n<title id=\"title\">Map of ",
+            all.width, all.height, all.width, all.height);
     text_put_xml(to, picture_title(picture), NAME_LIMIT);
     fputs("</title>\n", to);
     if (with_style) {
@@ -307,8 +312,9 @@ void svg_put(const struct picture *picture, FILE *to, bool with_style)
 void svg_put_measures(FILE *to)
 {
     fprintf(to, "{\"columns\":%u,\"rows\":%u,\"width\":%u,\"height\":%u,\"pitch\":%u,\"ribbon\":%u,"
-            "\"ribbonHeight\":%u,\"tick\":%u,\"labelLimit\":%u,\"layerLooks\":%u}", COLUMNS, ROWS, CELL_WIDTH, CELL_HEIGHT,
-            ROW_PITCH, RIBBON_AT, RIBBON_HEIGHT, TICK_WIDTH, LABEL_LIMIT, PALETTE_LAYERS);
+            "\"ribbonHeight\":%u,\"tick\":%u,\"labelLimit\":%u,\"layerLooks\":%u}",
+            COLUMNS, ROWS, CELL_WIDTH, CELL_HEIGHT, ROW_PITCH, RIBBON_AT, RIBBON_HEIGHT, TICK_WIDTH, LABEL_LIMIT,
+            PALETTE_LAYERS);
 }
 
 static void draw(const struct picture *picture, FILE *to)

@@ -93,7 +93,8 @@ def test_svg(chain):
 
 
 def test_kinds_stand_upon_each_other(tmp_path):
-    picture = svg(make_image(tmp_path / "stack.qcow2", GIB, writes=["write 0 64k", "write -z 64k 64k", "write 128k 64k"]))
+    picture = svg(make_image(tmp_path / "stack.qcow2", GIB,
+                             writes=["write 0 64k", "write -z 64k 64k", "write 128k 64k"]))
     paths = {path.get("class"): path.get("d") for path in picture.iter(SVG + "path")}
     assert paths["data"] == "M0 8h12v-4h-12z", "half of two cells of 128 KiB"
     assert paths["zero"] == "M0 4h6v-4h-6z"
@@ -179,8 +180,8 @@ def many_extents(path, tables):
     """A qcow2 whose clusters are zero or unallocated at random: 8192 per table."""
     cluster, choice = 64 * KIB, random.Random(1)
     size = tables * 8192 * cluster
-    header = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, size, 0, tables, 2 * cluster, cluster, 1, 0, 0,
-                         0, 0, 0, 4, 104)
+    header = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 16, size, 0, tables, 2 * cluster, cluster, 1,
+                         0, 0, 0, 0, 0, 4, 104)
     first = b"".join(struct.pack(">Q", (3 + table) * cluster) for table in range(tables))
     second = b"".join(bytes(7) + bytes([byte & 1]) for byte in choice.randbytes(8192))
     with open(path, "wb") as file:
@@ -275,7 +276,8 @@ def test_bar(chain):
     assert rows[0].startswith("c") and rows[0][16] == "c"
 
 
-@pytest.mark.parametrize("columns, width", [("20", 16), ("43", 16), ("44", 32), ("140", 128), ("100000", 256), ("x", 64)])
+@pytest.mark.parametrize("columns, width", [("20", 16), ("43", 16), ("44", 32), ("140", 128), ("100000", 256),
+                                            ("x", 64)])
 def test_bar_respects_the_width(chain, columns, width):
     rows = bar_rows(imgtk("map", "--output=bar", "top.qcow2", env=environment(COLUMNS=columns)).out)
     assert {len(row) for row in rows} == {width}
