@@ -65,7 +65,9 @@ static void print_row(struct listing *listing)
     if (!listing->begun)
         printf("%12s  %-14s  %s\n", "GRANULARITY", "FLAGS", "NAME");
     listing->begun = true;
-    printf("%12lld  %-14s  ", (long long)listing->granularity, *listing->flags ? listing->flags : "-");
+    char granularity[CLI_SIZE_TEXT];
+    cli_format_size((uint64_t)listing->granularity, granularity);
+    printf("%12s  %-14s  ", granularity, *listing->flags ? listing->flags : "-");
     cli_print_text(listing->name);
     putchar('\n');
 }

@@ -308,11 +308,27 @@ static int open_inputs(struct cli *cli, const struct values *values, char **name
             failed = source_open(cli, source, &inputs->images[i]);
         if (failed)
             return failed;
-        const struct imgtk_layer *layer = imgtk_image_layer(inputs->images[i], 0);
-        if (!source->request.format)
-            cli_note(cli, "%s: the format is %s, by the content", source->name, layer->driver->name);
     }
     return 0;
+}
+
+/* To people at once, to logs with -v; on stderr, since a destination may be standard output under another name. */
+static void tell_guesses(const struct cli *cli, const struct inputs *inputs, const struct target *target, const char *name)
+{
+    char text[1024] = "converting";
+    bool guessed = target->guessed != NULL, wanted = cli->verbose || (isatty(STDERR_FILENO) && !cli->quiet);
+    for (size_t i = 0; i < inputs->count; i++) {
+        const struct imgtk_layer *layer = imgtk_image_layer(inputs->images[i], 0);
+        const struct source *source = &inputs->parsed[i];
+        const char *reason = layer->format_guessed ? ", since no format recognises its content" : ", by its content";
+        guessed = guessed || !source->request.format;
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, "%s %s (%s%s)", i > 0 ? "," : "", source->name, layer->driver->name,
+                 source->request.format ? "" : reason);
+    }
+    if (guessed && wanted && !cli->as_qemu_img)
+        cli_tell(cli, "%s to %s (%s%s%s)", text, name, target->driver->name, target->guessed ? ", " : "",
+                  target->guessed ? target->guessed : "");
 }
 
 static int convert(struct cli *cli, const struct values *values, struct imgtk_convert *job)
@@ -408,8 +424,10 @@ static int convert_named(struct cli *cli, const struct values *values, char **na
         code = check_target(cli, values, &target, name);
     if (code == 0)
         code = open_inputs(cli, values, names, count, snapshot_name(values->snapshot, copy), inputs);
-    if (code == 0)
+    if (code == 0) {
+        tell_guesses(cli, inputs, &target, name);
         code = convert_opened(cli, values, &target, name, inputs);
+    }
     close_inputs(inputs);
     target_free(&target);
     free(inputs);

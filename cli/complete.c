@@ -94,6 +94,17 @@ static void offer_item(struct place place, const struct imgtk_opt *table)
     }
 }
 
+static void offer_digests(const struct place *place)
+{
+    const struct imgtk_module *modules;
+    size_t count;
+    if (!list_modules(place->cli, &modules, &count))
+        return;
+    for (size_t i = 0; i < count; i++)
+        if (modules[i].digest)
+            offer(place, modules[i].name, "", modules[i].digest->description);
+}
+
 static void offer_storage_items(const struct place *place)
 {
     const struct imgtk_module *modules;
@@ -207,6 +218,8 @@ static void offer_argument(const struct place *place, const struct line *line, c
         offer_choices(place, option->argument);
     else if (strcmp(option->argument, "FMT") == 0)
         offer_formats(place, names_target(line->command, option));
+    else if (strcmp(option->argument, "DIGEST") == 0)
+        offer_digests(place);
     else if (strcmp(option->argument, "FILE") == 0 || strcmp(option->argument, "BASE") == 0)
         offer_files(place, "files");
     else if (strcmp(option->argument, "DIR") == 0)

@@ -55,7 +55,15 @@ static int print_usage(const struct cli *cli)
     return CLI_OK;
 }
 
-static int print_version(const struct cli *cli)
+/* By their files: loading them would take longer than all the rest. */
+static void print_module_name(void *context, const char *name)
+{
+    (void)context;
+    fputs(", ", stdout);
+    cli_print_text(name);
+}
+
+static int print_version(struct cli *cli)
 {
     if (cli->as_qemu_img)
         printf("qemu-img version %s (imgtk %s)\n", QEMU_IMG_VERSION, imgtk_version());
@@ -63,8 +71,14 @@ static int print_version(const struct cli *cli)
         printf("imgtk %s\n", imgtk_version());
     const char *name, *version;
     for (size_t i = 0; imgtk_library(i, &name, &version); i++)
-        printf("  %s %s\n", name, version);
-    return CLI_OK;
+        printf("%s%s %s", i ? ", " : "libraries: ", name, version);
+    fputs("\nmodules: raw", stdout);
+    struct cli_common common = { .quiet = true };
+    int code = cli_start(cli, &common);
+    if (code == CLI_OK)
+        imgtk_module_names(cli->context, print_module_name, NULL);
+    putchar('\n');
+    return code;
 }
 
 static int help(struct cli *cli, int argc, char **argv)

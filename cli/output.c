@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "signals.h"
 
@@ -16,23 +18,45 @@ static void clean(char *text)
             *text = '?';
 }
 
-static void print_message(const struct cli *cli, const char *format, va_list args) IMGTK_PRINTF(2, 0);
-static void print_message(const struct cli *cli, const char *format, va_list args)
+bool cli_shows_colors(FILE *to)
+{
+    const char *forbidden = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    return isatty(fileno(to)) && !(forbidden && *forbidden) && terminal && strcmp(terminal, "dumb") != 0;
+}
+
+#define RED "\033[1;31m"
+#define DIM "\033[2m"
+
+/* color: of the program's name */
+static void print_message(const struct cli *cli, const char *color, const char *format, va_list args)
+    IMGTK_PRINTF(3, 0);
+static void print_message(const struct cli *cli, const char *color, const char *format, va_list args)
 {
     char line[2 * IMGTK_MESSAGE_SIZE];
     vsnprintf(line, sizeof line, format, args);
     clean(line);
     fflush(stdout);
-    fprintf(stderr, "%s: %s\n", cli->program, line);
+    if (cli_shows_colors(stderr))
+        fprintf(stderr, "%s%s:\033[0m %s\n", color, cli->program, line);
+    else
+        fprintf(stderr, "%s: %s\n", cli->program, line);
 }
 
 int cli_error(const struct cli *cli, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    print_message(cli, format, args);
+    print_message(cli, RED, format, args);
     va_end(args);
     return CLI_FAILED;
+}
+
+void cli_tell(const struct cli *cli, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    print_message(cli, DIM, format, args);
+    va_end(args);
 }
 
 int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err)
@@ -51,7 +75,7 @@ void cli_note(const struct cli *cli, const char *format, ...)
     if (!cli->verbose)
         return;
     va_start(args, format);
-    print_message(cli, format, args);
+    print_message(cli, DIM, format, args);
     va_end(args);
 }
 

@@ -13,8 +13,12 @@
 int cli_error(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
 /* The same for a failed call; prefix (may be NULL) names the file. A signal that stopped the call is named instead. */
 int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err);
+/* A message that is no error; it looks different where there are colours. */
+void cli_tell(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
 /* The same, only with -v. */
 void cli_note(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
+/* Whether `to` is a terminal that shows colours and NO_COLOR does not forbid them. */
+bool cli_shows_colors(FILE *to);
 /* Text from an image or a file name, control characters as '?'; on stdout, or on a stream. */
 void cli_print_text(const char *text);
 void cli_put_text(FILE *to, const char *text);

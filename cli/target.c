@@ -3,26 +3,40 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "options.h"
 #include "output.h"
 #include "source.h"
 
-static int choose_driver(struct cli *cli, const char *name, const char *format, const struct imgtk_driver **out)
+/* The format that a well-known suffix stands for, whether its module is installed or not; else raw. */
+static const char *format_of_name(const char *name)
+{
+    static const char *const known[][2] = { { "qcow2", "qcow2" }, { "vmdk", "vmdk" }, { "vhd", "vpc" },
+                                            { "vhdx", "vhdx" }, { "vdi", "vdi" } };
+    const char *dot = name ? strrchr(name, '.') : NULL;
+    for (size_t i = 0; dot && i < sizeof known / sizeof known[0]; i++)
+        if (strcasecmp(dot + 1, known[i][0]) == 0)
+            return known[i][1];
+    return "raw";
+}
+
+/* *reason: why it is that format; NULL when the user named it. */
+static int choose_driver(struct cli *cli, const char *name, const char *format, const struct imgtk_driver **out,
+                         const char **reason)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    *out = NULL;
-    if (!format && !cli->as_qemu_img && name) {
-        *out = imgtk_driver_for_name(cli->context, name);
-        if (*out)
-            cli_note(cli, "%s: the format is %s, by the name", name, (*out)->name);
-    }
+    bool by_name = !format && !cli->as_qemu_img && name;
+    *reason = format ? NULL : "by its suffix";
+    *out = by_name ? imgtk_driver_for_name(cli->context, name) : NULL;
     if (*out)
         return 0;
     if (!format)
-        cli_note(cli, "%s: the format is raw, since none was given", name ? name : "-");
-    if (imgtk_driver_find(cli->context, format ? format : "raw", out, &err))
-        return cli_fail(cli, NULL, &err);
+        format = by_name ? format_of_name(name) : "raw";
+    if (*reason && strcmp(format, "raw") == 0)
+        *reason = "since its name tells no format";
+    if (imgtk_driver_find(cli->context, format, out, &err))
+        return cli_fail(cli, *reason ? name : NULL, &err);
     return 0;
 }
 
@@ -129,7 +143,7 @@ static int check_backing(struct cli *cli, const struct target_request *request, 
 int target_prepare(struct cli *cli, const struct target_request *request, struct target *out)
 {
     memset(out, 0, sizeof *out);
-    int failed = choose_driver(cli, request->name, request->format, &out->driver);
+    int failed = choose_driver(cli, request->name, request->format, &out->driver, &out->guessed);
     if (failed == 0)
         failed = check_backing(cli, request, out);
     if (failed == 0)
@@ -269,7 +283,8 @@ static void print_option(const struct imgtk_opt *row)
 int target_print_help(struct cli *cli, const char *name, const char *format)
 {
     const struct imgtk_driver *driver;
-    int failed = choose_driver(cli, name, format, &driver);
+    const char *reason;
+    int failed = choose_driver(cli, name, format, &driver, &reason);
     if (failed)
         return failed;
     printf("Supported %s options:\n", driver->name);

@@ -13,6 +13,7 @@ struct target_request {
 
 struct target {
     const struct imgtk_driver *driver;
+    const char *guessed;          /* why it is that format; NULL: the user named it */
     char *options;                /* all -o and the backing file as one text; NULL: none */
     struct imgtk_opts *parsed;    /* the configuration's defaults, then options */
     const char *backing, *backing_format; /* wherever they were given; NULL: none */

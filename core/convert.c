@@ -58,6 +58,14 @@ static void choose_sizes(struct conversion *conversion)
     conversion->copy = choose_copy(conversion);
 }
 
+static void note_ways(const struct conversion *conversion)
+{
+    context_note(conversion->context, "convert: %u thread%s, pieces of %u KiB", conversion->workers,
+                 conversion->workers == 1 ? "" : "s", conversion->item_size / 1024);
+    context_note(conversion->context, conversion->copy == COPY_SHARE
+                 ? "copy: by the kernel, as far as the file systems can share blocks" : "copy: by read and write");
+}
+
 static int check_job(const struct imgtk_convert *job, struct imgtk_error *err)
 {
     if (job->relative_to && (job->digest || job->verify))
@@ -106,6 +114,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
     conversion->progress = (struct imgtk_progress){ .phase = "copy",
                                                     .total = conversion->source.size * (job->verify ? 2 : 1) };
     choose_sizes(conversion);
+    note_ways(conversion);
     if (!conversion->target.resume)
         return 0;
     status = resume_replay(conversion->target.resume, conversion, err);

@@ -79,6 +79,8 @@ static int layer_open(struct imgtk_image *image, struct imgtk_storage *file, con
     }
     layer->public.size = layer->public.driver->size(layer->public.handle);
     layer->is_snapshot = image->count == 0 && request->snapshot;
+    context_note(image->context, "layer %zu: %s: %s, a disk of %llu bytes", image->count, layer->public.name,
+                 layer->public.driver->name, (unsigned long long)layer->public.size);
     image->count++;
     return 0;
 }

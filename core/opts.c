@@ -173,21 +173,29 @@ static int check_bounds(const struct imgtk_opt *opt, const char *what, uint64_t 
     return 0;
 }
 
-static int fail_choice(const struct imgtk_opt *opt, const char *what, const char *text, struct imgtk_error *err)
+/* "zlib, zstd", as much as there is room for. */
+#define LIST_SIZE 512
+static void join_names(const char *const *names, char out[LIST_SIZE])
 {
-    char list[512] = "";
     size_t used = 0;
-    for (const char *const *choice = opt->choices; *choice; choice++) {
-        size_t length = strlen(*choice);
-        if (used + length + 3 > sizeof list)
+    out[0] = '\0';
+    for (; *names; names++) {
+        size_t length = strlen(*names);
+        if (used + length + 3 > LIST_SIZE)
             break;
         if (used > 0) {
-            memcpy(list + used, ", ", 2);
+            memcpy(out + used, ", ", 2);
             used += 2;
         }
-        memcpy(list + used, *choice, length + 1);
+        memcpy(out + used, *names, length + 1);
         used += length;
     }
+}
+
+static int fail_choice(const struct imgtk_opt *opt, const char *what, const char *text, struct imgtk_error *err)
+{
+    char list[LIST_SIZE];
+    join_names(opt->choices, list);
     return imgtk_fail(err, IMGTK_EINVAL, "%s: %s cannot be '%s', choose one of: %s", what, opt->name, text, list);
 }
 
@@ -300,17 +308,19 @@ static int fail_unknown(const struct imgtk_opts *opts, const char *what, const c
 {
     size_t rows = table_rows(opts->table);
     const char **names = calloc(rows + 1, sizeof *names);
+    char list[LIST_SIZE] = "";
     const char *near = NULL;
     if (names) {
         for (size_t i = 0; i < rows; i++)
             names[i] = opts->table[i].name;
         near = imgtk_nearest_word(name, names);
+        join_names(names, list);
         free(names);
     }
     if (near)
         return imgtk_fail(err, IMGTK_ENOTFOUND, "%s: unknown option '%s'; did you mean '%s'?", what, name, near);
-    return imgtk_fail(err, IMGTK_ENOTFOUND, "%s: unknown option '%s'%s", what, name,
-                      rows == 0 ? " (there are none)" : "");
+    return imgtk_fail(err, IMGTK_ENOTFOUND, "%s: unknown option '%s' (%s%s)", what, name,
+                      rows == 0 ? "there are none" : "known: ", list);
 }
 
 int imgtk_opts_set(struct imgtk_opts *opts, const char *what, const char *name, const char *value,

@@ -335,6 +335,19 @@ static int open_created(const struct imgtk_storage *created, uint32_t flags, str
     return file_from_fd(fd, imgtk_storage_name(created), flags, out, err);
 }
 
+static int open_by_policy(struct imgtk_references *refs, const char *name, uint32_t flags, struct imgtk_storage **out,
+                          struct imgtk_error *err)
+{
+    switch (refs->context->config.references) {
+    case IMGTK_REFERENCES_BENEATH:
+        return reference_beneath(refs, name, flags, out, err);
+    case IMGTK_REFERENCES_ANY:
+        return reference_any(refs, name, flags, out, err);
+    default:
+        return imgtk_fail(err, IMGTK_EREFUSED, "refers to '%s', which --references=none forbids", name);
+    }
+}
+
 int imgtk_reference_open(struct imgtk_references *refs, const char *name, uint32_t flags, struct imgtk_storage **out,
                          struct imgtk_error *err)
 {
@@ -346,14 +359,11 @@ int imgtk_reference_open(struct imgtk_references *refs, const char *name, uint32
         return open_created(created, flags, out, err);
     if (refs->forbidden)
         return imgtk_fail(err, IMGTK_EREFUSED, "refers to '%s', and no reference is followed here", name);
-    switch (refs->context->config.references) {
-    case IMGTK_REFERENCES_BENEATH:
-        return reference_beneath(refs, name, flags, out, err);
-    case IMGTK_REFERENCES_ANY:
-        return reference_any(refs, name, flags, out, err);
-    default:
-        return imgtk_fail(err, IMGTK_EREFUSED, "refers to '%s', which --references=none forbids", name);
-    }
+    int status = open_by_policy(refs, name, flags, out, err);
+    if (status == 0)
+        context_note(refs->context, "reference: '%s' is opened, --references=%s allows it", imgtk_storage_name(*out),
+                     refs->context->config.references == IMGTK_REFERENCES_ANY ? "any" : "beneath");
+    return status;
 }
 
 /* ---- Creating ---------------------------------------------------------------------------------- */

@@ -1,4 +1,3 @@
-#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,37 +15,6 @@ static const struct { const char *scheme, *module; } known_storages[] = {
     { "http:", "http" }, { "https:", "http" }, { "nbd", "nbd" }, { "[ ", "nbd" },
 };
 #define KNOWN_STORAGES (sizeof(known_storages) / sizeof(known_storages[0]))
-
-/* ---- Folders ------------------------------------------------------------ */
-
-static int add_folder(struct registry *registry, const char *folder, size_t length, struct imgtk_error *err)
-{
-    if (length == 0)
-        return 0;
-    char **folders = realloc(registry->folders, (registry->folder_count + 1) * sizeof(*folders));
-    if (!folders)
-        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    registry->folders = folders;
-    folders[registry->folder_count] = strndup(folder, length);
-    if (!folders[registry->folder_count])
-        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    registry->folder_count++;
-    return 0;
-}
-
-static int add_folders(struct registry *registry, struct imgtk_error *err)
-{
-    int status = 0;
-    const char *path = secure_getenv("IMGTK_MODULE_PATH");
-    while (!status && path && *path) {
-        size_t length = strcspn(path, ":");
-        status = add_folder(registry, path, length, err);
-        path += length + (path[length] == ':');
-    }
-    for (size_t i = 0; !status && i < registry->config->module_dir_count; i++)
-        status = add_folder(registry, registry->config->module_dirs[i], strlen(registry->config->module_dirs[i]), err);
-    return status ? status : add_folder(registry, IMGTK_MODULE_DIR, strlen(IMGTK_MODULE_DIR), err);
-}
 
 /* ---- Entries ------------------------------------------------------------ */
 
@@ -172,11 +140,6 @@ static struct entry *consider(struct registry *registry, enum module_place place
     return entry;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 static bool is_known_storage(const char *name)
 {
     for (size_t i = 0; i < KNOWN_STORAGES; i++)
@@ -190,25 +153,10 @@ static bool belongs_to(const char *name, enum module_group group)
     return group == MODULES_ALL || group == MODULES_DIGESTS || !is_known_storage(name);
 }
 
-/* Names in byte order, so that what is loaded first does not depend on the file system. */
 static void consider_folder(struct registry *registry, enum module_group group, const char *folder)
 {
-    DIR *dir = opendir(folder);
-    if (!dir)
-        return; /* a folder that is not there holds no modules */
-    char *names[MAX_MODULES];
-    size_t count = 0;
-    struct dirent *item;
-    while (count < MAX_MODULES && (item = readdir(dir)) != NULL) {
-        size_t length = strlen(item->d_name);
-        if (length <= 3 || item->d_name[0] == '.' || strcmp(item->d_name + length - 3, ".so") != 0)
-            continue;
-        names[count] = strndup(item->d_name, length - 3);
-        if (names[count])
-            count++;
-    }
-    closedir(dir);
-    qsort(names, count, sizeof(names[0]), compare_names);
+    char *names[MODULE_NAMES_MAX];
+    size_t count = module_folder_names(folder, names);
     for (size_t i = 0; i < count; i++) {
         if (belongs_to(names[i], group))
             consider(registry, place_of(group), folder, names[i]);
@@ -221,8 +169,8 @@ void registry_load(struct registry *registry, enum module_group group)
     char folder[PATH_MAX];
     if (registry->loaded[group])
         return;
-    for (size_t i = 0; i < registry->folder_count; i++)
-        if (place_folder(registry->folders[i], place_of(group), folder))
+    for (size_t i = 0; i < registry->folders.count; i++)
+        if (place_folder(registry->folders.items[i], place_of(group), folder))
             consider_folder(registry, group, folder);
     registry->loaded[group] = true;
 }
@@ -239,9 +187,9 @@ struct entry *registry_find_or_load(struct registry *registry, enum module_place
                                     const struct entry **broken)
 {
     struct entry *entry = registry_find_usable(registry, place, name);
-    for (size_t i = 0; !entry && i < registry->folder_count; i++) {
+    for (size_t i = 0; !entry && i < registry->folders.count; i++) {
         char folder[PATH_MAX], path[PATH_MAX];
-        if (!place_folder(registry->folders[i], place, folder) || !module_path(folder, name, path) ||
+        if (!place_folder(registry->folders.items[i], place, folder) || !module_path(folder, name, path) ||
             access(path, F_OK) != 0)
             continue;
         entry = consider(registry, place, folder, name);
@@ -251,6 +199,39 @@ struct entry *registry_find_or_load(struct registry *registry, enum module_place
         }
     }
     return entry;
+}
+
+static bool is_hidden(const struct registry *registry, size_t index, enum module_place place, const char *name)
+{
+    for (size_t i = 0; i < index; i++) {
+        char folder[PATH_MAX], path[PATH_MAX];
+        if (place_folder(registry->folders.items[i], place, folder) && module_path(folder, name, path) &&
+            access(path, F_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void name_files(const struct registry *registry, size_t index, enum module_place place,
+                       void (*each)(void *, const char *), void *context)
+{
+    char folder[PATH_MAX], *names[MODULE_NAMES_MAX];
+    if (!place_folder(registry->folders.items[index], place, folder))
+        return;
+    size_t count = module_folder_names(folder, names);
+    for (size_t i = 0; i < count; i++) {
+        if (!is_disabled(registry, names[i]) && !is_hidden(registry, index, place, names[i]))
+            each(context, names[i]);
+        free(names[i]);
+    }
+}
+
+void imgtk_module_names(struct imgtk_context *context, void (*each)(void *, const char *), void *each_context)
+{
+    static const enum module_place places[] = { PLACE_FOLDER, PLACE_DIGEST };
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+        for (size_t j = 0; j < context->registry->folders.count; j++)
+            name_files(context->registry, j, places[i], each, each_context);
 }
 
 /* ---- Life --------------------------------------------------------------- */
@@ -273,7 +254,7 @@ int registry_new(const struct config *config, struct registry **out, struct imgt
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     registry->config = config;
     pthread_mutex_init(&registry->lock, NULL);
-    int status = add_folders(registry, err);
+    int status = module_folders_find(config, &registry->folders, err);
     if (!status)
         status = add_built_in(registry, err);
     if (status) {
@@ -290,9 +271,7 @@ void registry_free(struct registry *registry)
         return;
     for (size_t i = 0; i < registry->entry_count; i++)
         entry_free(registry->entries[i]);
-    for (size_t i = 0; i < registry->folder_count; i++)
-        free(registry->folders[i]);
-    free(registry->folders);
+    module_folders_free(&registry->folders);
     pthread_mutex_destroy(&registry->lock);
     free(registry);
 }

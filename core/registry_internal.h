@@ -5,9 +5,10 @@
 #include <pthread.h>
 
 #include "module_file.h"
+#include "module_folders.h"
 #include "registry.h"
 
-#define MAX_MODULES 256 /* files looked at; far more than there are formats */
+#define MAX_MODULES MODULE_NAMES_MAX /* files looked at */
 
 /* Where a module lies, which says what it may be. */
 enum module_place {
@@ -34,8 +35,7 @@ struct entry {
 
 struct registry {
     const struct config *config;
-    char **folders;
-    size_t folder_count;
+    struct module_folders folders;
     pthread_mutex_t lock; /* guards everything below */
     struct entry *entries[MAX_MODULES];
     struct imgtk_module listing[MAX_MODULES];

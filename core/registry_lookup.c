@@ -53,12 +53,20 @@ static const struct imgtk_driver *find_by_alias(struct registry *registry, const
 static int unknown_format(struct registry *registry, const char *name, struct imgtk_error *err)
 {
     char known[512] = "";
-    size_t used = 0;
+    const char *names[MAX_MODULES + 1];
+    size_t used = 0, count = 0;
     for (size_t i = 0; i < registry->entry_count; i++) {
         const struct imgtk_driver *driver = registry->entries[i]->public.driver;
         if (driver && used < sizeof(known))
             used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", used ? ", " : "", driver->name);
+        if (driver)
+            names[count++] = driver->name;
     }
+    names[count] = NULL;
+    const char *near = imgtk_nearest_word(name, names);
+    if (near)
+        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s'; did you mean '%s'? (installed: %s)", name,
+                          near, known);
     if (name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789")] != '\0')
         return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s' (installed: %s)", name, known);
     return imgtk_fail(err, IMGTK_ENOTFOUND,

@@ -29,8 +29,7 @@ def nothing_new(folder, before):
 
 def test_formats_are_found_out(folder):
     result = imgtk("convert", "-v", "disk.qcow2", "out.raw")
-    assert "imgtk: out.raw: the format is raw, by the name\n" in result.err
-    assert "imgtk: disk.qcow2: the format is qcow2, by the content\n" in result.err
+    assert "imgtk: converting disk.qcow2 (qcow2, by its content) to out.raw (raw, by its suffix)\n" in result.err
     assert_same_bytes("disk.raw", "out.raw")
     assert imgtk("convert", "disk.qcow2", "other").err == ""
     assert_same_bytes("disk.raw", "other")

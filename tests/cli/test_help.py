@@ -1,11 +1,13 @@
 """Help and version tell about everything that the parser takes, and mistakes are told with a hint."""
+import json
 import os
 import re
+import shutil
 
 import pytest
 
 from help_texts import COMMANDS, exit_codes, section, spellings
-from imgtk_test import BUILD, IMGTK, environment, execute, imgtk
+from imgtk_test import BUILD, IMGTK, MODULES, environment, execute, imgtk
 
 
 def test_every_command_is_tested_here():
@@ -38,7 +40,9 @@ def test_help_tells_exit_codes_and_examples(command):
 def test_version():
     lines = imgtk("--version").out.splitlines()
     assert re.fullmatch(r"imgtk \d+\.\d+\.\d+", lines[0])
-    assert any(line.strip().startswith("jansson ") for line in lines)
+    assert re.fullmatch(r"libraries: jansson [\d.]+, libyaml [\d.]+, (\w+ [\d.]+, )*\w+ [\d.]+", lines[1])
+    modules = json.loads(imgtk("formats", "--output=json").out)
+    assert lines[2:] == ["modules: " + ", ".join(module["name"] for module in modules)]
     assert imgtk("-V").out.splitlines() == lines
 
 
@@ -72,8 +76,21 @@ def test_started_as_qemu_img(tmp_path):
     assert "fmt=raw" in out, "qemu-img does not look at the suffix"
 
 
+def test_version_does_not_load_modules(tmp_path):
+    shutil.copy(MODULES / "vdi.so", tmp_path)
+    (tmp_path / "broken.so").write_text("no library")
+    env = environment(IMGTK_MODULE_PATH=f"{tmp_path}:{MODULES}")
+    names = imgtk("--version", env=env).out.splitlines()[2].split(": ")[1].split(", ")
+    assert names[:3] == ["raw", "broken", "vdi"] and names.count("vdi") == 1 and "qcow2" in names
+    (tmp_path / "imgtk.yaml").write_text("disabled_modules: [qcow2]\n")
+    env = environment(IMGTK_CONFIG=tmp_path / "imgtk.yaml")
+    assert "qcow2" not in imgtk("--version", env=env).out
+    (tmp_path / "imgtk.yaml").write_text("nonsense: [qcow2]\n")
+    result = imgtk("--version", env=env, code=1)
+    assert result.out.startswith("imgtk ") and "nonsense" in result.err
+
+
 def test_formats():
-    import json
     modules = {module["name"]: module for module in json.loads(imgtk("formats", "--output=json").out)}
     assert modules["raw"]["path"] == "(built in)"
     assert modules["qcow2"]["read"] is True and modules["qcow2"]["path"].endswith("/qcow2.so")

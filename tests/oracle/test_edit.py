@@ -473,8 +473,8 @@ def test_list_of_bitmaps(tmp_path):
     rows = [{"flags": ["auto"], "name": "records", "granularity": 65536},
             {"flags": [], "name": "rests", "granularity": 131072}]
     assert json.loads(imgtk("bitmap", "--output=json", image).out) == rows
-    assert imgtk("bitmap", image).out.splitlines()[1:] == ["       65536  auto            records",
-                                                            "      131072  -               rests"]
+    assert imgtk("bitmap", image).out.splitlines()[1:] == ["      64 KiB  auto            records",
+                                                            "     128 KiB  -               rests"]
 
 
 def test_bitmaps_record_what_commit_writes(tmp_path):

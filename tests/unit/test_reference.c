@@ -74,6 +74,12 @@ const char *registry_storage_module(const char *name)
     return NULL;
 }
 
+/* Whoever links context.c links the registry, whose work is done by the function above. */
+void context_note(struct imgtk_context *unused, const char *format, ...)
+{
+    (void)unused, (void)format;
+}
+
 static int set_up(void **state)
 {
     (void)state;

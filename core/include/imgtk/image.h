@@ -62,6 +62,9 @@ struct imgtk_module {
 /* Loads every module once; *count entries, valid until the context is freed. */
 IMGTK_API int imgtk_modules(struct imgtk_context *context, const struct imgtk_module **out, size_t *count,
                             struct imgtk_error *err);
+/* Names every module file that would be looked at, without loading any: for --version. Disabled ones are left out. */
+IMGTK_API void imgtk_module_names(struct imgtk_context *context, void (*each)(void *each_context, const char *name),
+                                  void *each_context);
 /* Loads the module of that name (or alias) alone. IMGTK_ENOTFOUND: "Unknown file format 'x'" with a hint. */
 IMGTK_API int imgtk_driver_find(struct imgtk_context *context, const char *name, const struct imgtk_driver **out,
                                 struct imgtk_error *err);

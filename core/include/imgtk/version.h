@@ -12,7 +12,10 @@ extern "C" {
 #endif
 
 IMGTK_API const char *imgtk_version(void);            /* "1.2.3" */
-/* The libraries that it is linked with, as found at run time; false: there are no more than `index`. */
+/*
+ * The libraries that it is linked with, as found at run time, then those that its modules were built with (a module
+ * that is not installed needs none). false: there are no more than `index`.
+ */
 IMGTK_API bool imgtk_library(size_t index, const char **name, const char **version);
 
 #ifdef __cplusplus

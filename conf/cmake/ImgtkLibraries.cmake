@@ -1,0 +1,12 @@
+# What `imgtk --version` tells of the libraries of the modules: their versions when imgtk was built.
+set(libraries)
+foreach(library ZSTD:zstd DEFLATE:libdeflate ZLIB:zlib NBD:libnbd CURL:libcurl CRYPTO:libcrypto)
+  string(REPLACE ":" ";" library ${library})
+  list(GET library 0 variable)
+  list(GET library 1 name)
+  if(${variable}_FOUND)
+    list(APPEND libraries "{ \"${name}\", \"${${variable}_VERSION}\" }")
+  endif()
+endforeach()
+list(JOIN libraries ", " libraries)
+target_compile_definitions(imgtk-objects PRIVATE "IMGTK_MODULE_LIBRARIES=${libraries}")

@@ -1,0 +1,124 @@
+"""What imgtk says beside its results: what it did with -v, nothing with -q, hints, and colours for people alone."""
+import os
+import pty
+import subprocess
+
+import pytest
+
+from imgtk_test import (IMGTK, KIB, MIB, Result, check_sanitizers, compressible, environment, imgtk, imgtk_fails,
+                        make_image, make_raw)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """base.raw, and over.qcow2 over it."""
+    monkeypatch.chdir(tmp_path)
+    make_raw("base.raw", 4 * MIB, [(MIB, compressible(100 * KIB))])
+    make_image("over.qcow2", None, backing="base.raw", backing_fmt="raw", writes=["write -P 7 0 64k"])
+    return tmp_path
+
+
+def on_terminal(*words, **changes):
+    """What a run with standard error at a terminal writes there."""
+    ours, theirs = pty.openpty()
+    env = environment(**{"TERM": "xterm", "NO_COLOR": None, **changes})
+    process = subprocess.Popen([IMGTK, *words], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    text = b""
+    try:
+        while data := os.read(ours, 4096):
+            text += data
+    except OSError:  # the end of a terminal
+        pass
+    os.close(ours)
+    result = check_sanitizers(Result(words, process.wait(timeout=60), "", text.decode()))
+    return result.err.replace("\r\n", "\n")
+
+
+# ---- What is done
+
+
+def test_verbose_tells_modules_chain_policy_and_copy_method(folder):
+    err = imgtk("convert", "-v", "-m", "2", "over.qcow2", "out.vdi").err
+    assert [line for line in err.splitlines() if not line.startswith("imgtk: ")] == []
+    for expected in ["/qcow2.so", "layer 0: over.qcow2: qcow2, a disk of 4194304 bytes", "layer 1: base.raw: raw",
+                     "reference: 'base.raw' is opened, --references=beneath allows it", "/vdi.so",
+                     "converting over.qcow2 (qcow2, by its content) to out.vdi (vdi, by its suffix)",
+                     "convert: 2 threads, pieces of 2048 KiB", "copy: by read and write"]:
+        assert expected in err
+    assert "--references=any allows it" in imgtk("map", "-v", "--references=any", "over.qcow2").err
+
+
+@pytest.mark.parametrize("words", [["info"], ["map"], ["check"], ["compare", "over.qcow2"], ["measure", "-O", "raw"],
+                                   ["snapshot", "-c", "name"], ["bitmap"], ["rebase", "-u", "-b", "base.raw", "-F", "raw"],
+                                   ["resize", "-f", "qcow2"], ["commit", "-d"]], ids=lambda words: words[0])
+def test_verbose_and_quiet_are_taken_by_all(folder, words):
+    operands = ["over.qcow2", *(["4M"] if words[0] == "resize" else [])]
+    assert "layer 0: over.qcow2: qcow2" in imgtk(*words, "-v", *operands).err
+    plain = imgtk(*words, *operands)
+    assert plain.err == ""
+    assert imgtk(*words, "-q", *operands).err == ""
+
+
+# ---- Guesses
+
+
+@pytest.mark.parametrize("words, told", [
+    (["base.raw", "o.img"], "base.raw (raw, since no format recognises its content) to o.img (raw, by its suffix)"),
+    (["over.qcow2", "o.VMDK"], "over.qcow2 (qcow2, by its content) to o.VMDK (vmdk, by its suffix)"),
+    (["-f", "raw", "base.raw", "o.vhd"], "base.raw (raw) to o.vhd (vpc, by its suffix)"),
+    (["-O", "raw", "over.qcow2", "o.vhd"], "over.qcow2 (qcow2, by its content) to o.vhd (raw)"),
+    (["-f", "raw", "base.raw", "base.raw", "o.iso"],
+     "base.raw (raw), base.raw (raw) to o.iso (raw, since its name tells no format)"),
+])
+def test_guesses_are_told(folder, words, told):
+    line = f"imgtk: converting {told}\n"
+    assert line in imgtk("convert", "-v", *words).err
+    assert on_terminal("convert", *words, NO_COLOR="1") == line
+    assert on_terminal("convert", "-q", *words) == ""
+    assert imgtk("convert", *words).err == ""
+
+
+def test_nothing_is_told_where_nothing_is_guessed(folder):
+    assert on_terminal("convert", "-f", "raw", "-O", "raw", "base.raw", "o.vhd") == ""
+
+
+@pytest.mark.parametrize("suffix, name", [("raw", "raw"), ("img", "raw"), ("qcow2", "qcow2"), ("vmdk", "vmdk"), ("vdi", "vdi"),
+                                          ("vhd", "vpc"), ("VHDX", "vhdx"), ("bin", "raw"), ("", "raw")])
+def test_suffixes(tmp_path, suffix, name):
+    assert f"fmt={name} " in imgtk("create", tmp_path / f"disk.{suffix}", "1M").out
+
+
+# ---- Hints
+
+
+@pytest.mark.parametrize("words, message", [
+    (["create", "-f", "qcow", "x", "1M"], r"Unknown file format 'qcow'; did you mean 'qcow2'\? \(installed: raw, "),
+    (["create", "-f", "parallels", "x", "1M"], r"\(installed: raw, .*package imgtk-format-parallels\)"),
+    (["create", "-f", "qcow2", "-o", "clustersize=1M", "x", "1M"], "did you mean 'cluster_size'"),
+    (["create", "-f", "vdi", "-o", "nonsense=1", "x", "1M"], r"unknown option 'nonsense' \(known: static, preallocation, "),
+    (["create", "-f", "qcow2", "-o", "compat=3", "x", "1M"], "choose one of: 0.10, 1.1, v2, v3"),
+])
+def test_hints(tmp_path, words, message):
+    imgtk_fails(*words, match=message, cwd=tmp_path)
+
+
+def test_a_known_suffix_without_its_module_is_not_raw(tmp_path):
+    (tmp_path / "modules").mkdir()
+    env = environment(IMGTK_MODULE_PATH=tmp_path / "modules")
+    imgtk_fails("create", "x.qcow2", "1M", cwd=tmp_path, env=env, match="x.qcow2: .*package imgtk-format-qcow2")
+    imgtk_fails("create", "x.vhd", "1M", cwd=tmp_path, env=env, match="x.vhd: .*package imgtk-format-vpc")
+    assert not (tmp_path / "x.qcow2").exists()
+
+
+# ---- Colours
+
+
+def test_colours_are_for_terminals(folder):
+    red = on_terminal("info", "missing")
+    assert red == "\033[1;31mimgtk:\033[0m Could not open 'missing': No such file or directory\n"
+    plain = "imgtk: Could not open 'missing': No such file or directory\n"
+    assert on_terminal("info", "missing", NO_COLOR="1") == plain
+    assert on_terminal("info", "missing", TERM="dumb") == plain
+    assert imgtk("info", "missing", code=1).err == plain
+    assert "\033" in on_terminal("convert", "base.raw", "o.img", NO_COLOR="")
