@@ -3,9 +3,9 @@ import re
 
 from imgtk_test import ROOT, imgtk
 
-
-# Every command that does something: each has its page.
-COMMANDS = sorted(page.name[len("imgtk-"):-len(".1.in")] for page in (ROOT / "docs/man").glob("imgtk-*.1.in"))
+# Every command that does something: each has its page, which gets its synopsis from the command.
+COMMANDS = sorted(page.name[len("imgtk-"):-len(".1.in")] for page in (ROOT / "docs/man").glob("imgtk-*.1.in")
+                  if "@SYNOPSIS@" in page.read_text())
 
 
 def section(command, title):
