@@ -101,6 +101,15 @@ int qcow2_edit_need_data(const struct qcow2_edit *edit, struct imgtk_error *err)
                       edit->image->extensions.data_file);
 }
 
+/* Blocks that change get right counts, which the flags must follow: so all blocks do, and all flags. */
+static int heal_leaks(struct qcow2_edit *edit, struct imgtk_error *err)
+{
+    if (edit->result.leaks == 0)
+        return 0;
+    int status = qcow2_edit_mark_wrong_refcounts(edit, err);
+    return status == 0 ? qcow2_edit_set_flags(edit, err) : status;
+}
+
 int qcow2_edit_count(struct qcow2_edit *edit, struct imgtk_error *err)
 {
     if (edit->counted)
@@ -118,7 +127,7 @@ int qcow2_edit_count(struct qcow2_edit *edit, struct imgtk_error *err)
     if (status == 0)
         status = qcow2_edit_clusters_open(edit, err);
     edit->counted = status == 0;
-    return status;
+    return status == 0 ? heal_leaks(edit, err) : status;
 }
 
 void qcow2_edit_free(struct qcow2_edit *edit)
