@@ -65,11 +65,17 @@ def make_source(folder, size=320 * KIB):
 
 
 class Faults:
-    """Runs one conversion again and again, in a folder of its own, with a fault in one call after the other."""
+    """
+    Runs one conversion again and again, in a folder of its own, with a fault in one call after the other. From raw, or
+    from an image of the kind (of TARGETS) that is named.
+    """
 
-    def __init__(self, shim, folder, name):
+    def __init__(self, shim, folder, name, source=None):
         self.shim, self.folder, self.name = shim, folder, name
-        self.source = make_source(folder)
+        self.source = self.image = make_source(folder)
+        if source:
+            self.image = folder / "source.image"
+            imgtk(*words_for(source, self.source, self.image))
         self.work = folder / "work"
         self.log = folder / "log"
         self.work.mkdir()
@@ -93,7 +99,7 @@ class Faults:
         self.log.unlink(missing_ok=True)
         env = environment(LD_PRELOAD=self.shim, FAULT_LOG=self.log, FAULT_AT=at, FAULT_ERRNO=fault, FAULT_CALLS=calls,
                           SOURCE_DATE_EPOCH=1700000000)
-        return imgtk(*words_for(self.name, self.source, "target"), code=None, cwd=self.work, env=env, timeout=60)
+        return imgtk(*words_for(self.name, self.image, "target"), code=None, cwd=self.work, env=env, timeout=60)
 
     def hit(self):
         return self.log.read_text().replace(".", "")
@@ -160,6 +166,21 @@ def test_short_and_interrupted_calls_go_on(tmp_path, shim, name, fault):
     faults = Faults(shim, tmp_path, name)
     try_every_call(faults, fault, "pread,pwrite,copy_file_range" if fault == 0 else
                    "pread,pwrite,copy_file_range,ftruncate,fsync,fallocate")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raw", "qcow2", "vmdk-flat", "raw-n"])
+def test_every_file_fails_to_open_once(tmp_path, shim, name):
+    faults = Faults(shim, tmp_path, name)
+    try_every_call(faults, errno.EIO, "open,lseek,fstat")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [errno.EIO, errno.EINTR, 0])
+@pytest.mark.parametrize("source", ["qcow2", "qcow2-c", "vmdk", "vmdk-stream", "vdi", "vpc", "vhdx"])
+def test_every_read_of_an_image_fails_once(tmp_path, shim, source, fault):
+    faults = Faults(shim, tmp_path, "raw", source)
+    try_every_call(faults, fault, "pread,copy_file_range")
 
 
 # ---- Full file systems ---------------------------------------------------------
