@@ -34,13 +34,13 @@ class Root:
     """The root, with the folder `given` as /tmp/given; a context."""
 
     def __init__(self, given):
-        user = [] if os.geteuid() == 0 else ["--map-root-user"]
-        self.holder = subprocess.Popen(
-            [tool("unshare"), "--mount", "--propagation", "private", *user, "sh", "-c", SET_UP, "sh", CLEAN or "/", given],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if os.geteuid() != 0:
+            missing("only root can install packages")
+        command = [tool("unshare"), "--mount", "--propagation", "private", "sh", "-c", SET_UP, "sh", CLEAN or "/", given]
+        self.holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.holder.stdout.readline() != "ready\n":
             self.__exit__()
-            missing("this user may not mount an overlay")
+            missing("an overlay cannot be mounted here")
 
     def __enter__(self):
         return self
@@ -52,10 +52,9 @@ class Root:
 
     def run(self, *words, **options):
         """Runs a command in the root; options as in execute()."""
-        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
-        return execute([tool("nsenter"), "--target", self.holder.pid, "--mount", *user, tool("chroot"), "/mnt/root", *words],
-                       env=env, **options)
+        return execute([tool("nsenter"), "--target", self.holder.pid, "--mount", tool("chroot"), "/mnt/root", *words], env=env,
+                       **options)
 
     def install(self, *debs):
         """Installs packages of /tmp/given; what they depend on must be there already, but in a clean root."""

@@ -27,9 +27,9 @@ DEPENDS = {
 
 
 def environment(**changes):
-    """For builds: nothing of the caller's that would make two of them equal by chance, or different."""
-    env = {name: value for name, value in os.environ.items() if name not in ("SOURCE_DATE_EPOCH", "CFLAGS", "LDFLAGS")}
-    return dict(env, LC_ALL="C", **changes)
+    """For builds: nothing of the caller's that would make two of them different, or equal by a cache."""
+    drop = ("SOURCE_DATE_EPOCH", "CFLAGS", "LDFLAGS", "CMAKE_C_COMPILER_LAUNCHER")
+    return dict({name: value for name, value in os.environ.items() if name not in drop}, LC_ALL="C", **changes)
 
 
 @pytest.fixture(scope="module")
