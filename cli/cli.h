@@ -12,6 +12,8 @@ struct cli {
     const char *program;             /* what messages begin with: basename(argv[0]) */
     bool as_qemu_img;                /* started under that name: its defaults where ours differ */
     bool quiet, verbose;
+    int failure;                     /* exit code of what fails; a command whose 1 means something else sets its own */
+    struct confinement *confinement; /* see confine.h; NULL until a name is added */
     struct imgtk_context *context;   /* NULL until cli_start() */
     const struct cli_command *command;
     char *joined[CLI_JOINED_MAX];    /* words of the command line that were made; see brackets.h */
@@ -26,7 +28,8 @@ struct cli_list {
 };
 struct cli_common {
     bool quiet, verbose, help;
-    const char *references, *storage_options;
+    const char *references, *storage_options, *untrusted;
+    const char *max_output, *max_metadata, *max_memory, *max_time;
     struct cli_list allow_dirs;
 };
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "source.h"
@@ -187,6 +188,10 @@ static int run(struct cli *cli, int argc, char **argv)
         code = cli_start(cli, &values.common);
     if (code == 0)
         code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    if (code == 0)
+        code = confine_add(cli, repair ? CONFINE_EDIT : CONFINE_READ, source.name);
+    if (code == 0)
+        code = confine_enter(cli);
     source.request.single_layer = true;
     source.request.check = true;
     source.request.writable = code == 0 && repair != 0;

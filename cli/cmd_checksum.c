@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "checksum_value.h"
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -114,6 +115,22 @@ static int checksum_named(struct cli *cli, const struct values *values, const ch
     return code;
 }
 
+static int confine(struct cli *cli, const struct values *values, char **names, int count)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    int code = 0;
+    for (int i = 0; i < count && code == 0; i++) {
+        struct source source;
+        code = source_parse(cli, names[i], values->format, values->image_opts, &source);
+        if (code == 0)
+            code = confine_add(cli, CONFINE_READ, source.name);
+        source_free(&source);
+    }
+    if (code == 0 && imgtk_load_digest(cli->context, values->algorithm, &err))
+        code = cli_fail(cli, NULL, &err);
+    return code ? code : confine_enter(cli);
+}
+
 static int parse_values(struct cli *cli, struct values *values, int count)
 {
     if (count < 1)
@@ -137,6 +154,9 @@ static int run(struct cli *cli, int argc, char **argv)
     if (code)
         return code;
     imgtk_context_set_cancel(cli->context, signals_stop());
+    code = confine(cli, &values, argv + first, argc - first);
+    if (code)
+        return code;
     /* As sha256sum does: one that cannot be read does not keep the others from being told. */
     for (int i = first; i < argc && !*signals_stop(); i++)
         if (checksum_named(cli, &values, argv[i]) != CLI_OK)

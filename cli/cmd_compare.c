@@ -1,6 +1,7 @@
 #include <imgtk/jobs.h>
 #include <stdio.h>
 
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -81,19 +82,26 @@ static int compare(struct cli *cli, const struct values *values, struct imgtk_im
     return job.extents_failed ? COMPARE_EXTENTS_FAILED : COMPARE_READ_FAILED;
 }
 
+static int parse_both(struct cli *cli, const struct values *values, char **names, struct source sources[2])
+{
+    int failed = 0;
+    for (size_t i = 0; i < 2 && failed == 0; i++) {
+        failed = source_parse(cli, names[i], i == 0 ? values->format : values->second_format, values->image_opts,
+                              &sources[i]);
+        sources[i].request.backing_format = values->backing_format;
+        if (failed == 0)
+            failed = confine_add(cli, CONFINE_READ, sources[i].name);
+    }
+    return failed ? failed : confine_enter(cli);
+}
+
 static int open_both(struct cli *cli, const struct values *values, char **names, struct source sources[2],
                      struct imgtk_image *images[2])
 {
-    for (size_t i = 0; i < 2; i++) {
-        int failed = source_parse(cli, names[i], i == 0 ? values->format : values->second_format, values->image_opts,
-                                  &sources[i]);
-        sources[i].request.backing_format = values->backing_format;
-        if (failed == 0)
-            failed = source_open(cli, &sources[i], &images[i]);
-        if (failed)
-            return COMPARE_OPEN_FAILED;
-    }
-    return 0;
+    int failed = parse_both(cli, values, names, sources);
+    for (size_t i = 0; i < 2 && failed == 0; i++)
+        failed = source_open(cli, &sources[i], &images[i]);
+    return failed ? COMPARE_OPEN_FAILED : 0;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -109,6 +117,7 @@ static int run(struct cli *cli, int argc, char **argv)
         return COMPARE_OPEN_FAILED;
     }
     signals_catch();
+    cli->failure = COMPARE_OPEN_FAILED;
     code = cli_start(cli, &values.common) ? COMPARE_OPEN_FAILED : 0;
     if (code == 0)
         imgtk_context_set_cancel(cli->context, signals_stop());

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "checksum_value.h"
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -293,19 +294,28 @@ static void close_inputs(struct inputs *inputs)
     }
 }
 
-static int open_inputs(struct cli *cli, const struct values *values, char **names, size_t count, const char *snapshot,
-                       struct inputs *inputs)
+static int parse_inputs(struct cli *cli, const struct values *values, char **names, const char *snapshot,
+                        struct inputs *inputs)
 {
-    for (size_t i = 0; i < count; i++) {
+    int failed = 0;
+    for (size_t i = 0; i < inputs->count && failed == 0; i++) {
         struct source *source = &inputs->parsed[i];
-        inputs->count = i + 1;
-        int failed = source_parse(cli, names[i], values->format, values->image_opts, source);
+        failed = source_parse(cli, names[i], values->format, values->image_opts, source);
         source->request.snapshot = snapshot;
         source->request.backing_format = values->source_backing_format;
         source->request.drop_cache = drops_cache(values->source_cache);
         source->request.in_order = !values->salvage && !values->resume;
         if (failed == 0)
-            failed = source_open(cli, source, &inputs->images[i]);
+            failed = confine_add(cli, CONFINE_READ, source->name);
+    }
+    return failed;
+}
+
+static int open_inputs(struct cli *cli, struct inputs *inputs)
+{
+    for (size_t i = 0; i < inputs->count; i++) {
+        const struct source *source = &inputs->parsed[i];
+        int failed = source_open(cli, source, &inputs->images[i]);
         if (failed)
             return failed;
     }
@@ -373,6 +383,26 @@ static int check_target(struct cli *cli, const struct values *values, const stru
     return 0;
 }
 
+/* NULL: the default one. */
+static const char *algorithm(const struct values *values)
+{
+    return values->checksum && *values->checksum ? values->checksum : NULL;
+}
+
+static int confine(struct cli *cli, const struct values *values, const struct target *target, const char *name)
+{
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    if ((values->resume || values->verify) && imgtk_context_trust(cli->context) != IMGTK_TRUSTED)
+        return cli_error(cli, "--%s reads in the folder of the destination, which --untrusted does not allow",
+                         values->resume ? "resume" : "verify");
+    if ((values->checksum || values->verify) && imgtk_load_digest(cli->context, algorithm(values), &err))
+        return cli_fail(cli, NULL, &err);
+    int failed = target_confine(cli, target, name);
+    if (failed == 0)
+        failed = confine_add(cli, CONFINE_READ, values->relative_to);
+    return failed ? failed : confine_enter(cli);
+}
+
 static int convert_opened(struct cli *cli, const struct values *values, const struct target *target, const char *name,
                           const struct inputs *inputs)
 {
@@ -383,7 +413,7 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
         .salvaged = values->salvage ? report_salvaged : NULL, .salvage_context = cli,
         .sparse_size = values->sparse_size, .workers = bound_workers(cli, values), .no_extents = values->no_extents,
         .rate_limit = values->rate_limit, .verify = values->verify,
-        .algorithm = values->checksum && *values->checksum ? values->checksum : NULL,
+        .algorithm = algorithm(values),
         .target = { .name = name, .format = target->driver->name, .format_opts = target->options,
                     .existing = values->existing, .is_zero = values->is_zero, .compress = values->compress,
                     .drop_cache = drops_cache(values->cache), .write_through = writes_through(values->cache),
@@ -419,11 +449,16 @@ static int convert_named(struct cli *cli, const struct values *values, char **na
         free(copy);
         return cli_error(cli, "out of memory");
     }
+    inputs->count = count;
     int code = target_prepare(cli, &request, &target);
     if (code == 0)
         code = check_target(cli, values, &target, name);
     if (code == 0)
-        code = open_inputs(cli, values, names, count, snapshot_name(values->snapshot, copy), inputs);
+        code = parse_inputs(cli, values, names, snapshot_name(values->snapshot, copy), inputs);
+    if (code == 0)
+        code = confine(cli, values, &target, name);
+    if (code == 0)
+        code = open_inputs(cli, inputs);
     if (code == 0) {
         tell_guesses(cli, inputs, &target, name);
         code = convert_opened(cli, values, &target, name, inputs);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "target.h"
@@ -63,6 +64,10 @@ static int create(struct cli *cli, const struct values *values, const char *name
     struct imgtk_image *backing = NULL;
     struct target_request request = { name, values->format, &values->options, values->backing, values->backing_format };
     int code = target_prepare(cli, &request, &target);
+    if (code == 0)
+        code = target_confine(cli, &target, name);
+    if (code == 0)
+        code = confine_enter(cli);
     if (code == 0 && target.backing && !values->unsafe)
         code = target_open_backing(cli, &target, name, &backing);
     if (code == 0)

@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "confine.h"
 #include "info_report.h"
 #include "options.h"
 #include "output.h"
@@ -99,6 +100,10 @@ static int run(struct cli *cli, int argc, char **argv)
         code = cli_start(cli, &values.common);
     if (code == 0)
         code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    if (code == 0)
+        code = confine_add(cli, CONFINE_READ, source.name);
+    if (code == 0)
+        code = confine_enter(cli);
     source.request.backing_format = values.backing_format;
     source.request.single_layer = !values.chain;
     source.request.check = true; /* a dirty or corrupt image is told about too */

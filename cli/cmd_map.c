@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "confine.h"
 #include "map_rows.h"
 #include "options.h"
 #include "output.h"
@@ -131,10 +132,16 @@ static int map_named(struct cli *cli, const struct values *values, const struct 
     source.request.backing_format = values->backing_format;
     source.request.single_layer = in_one_layer(wish->form);
     source.request.allocation_depth = wish->depths;
-    if (code == 0)
-        code = source_open(cli, &source, &image);
     if (code == 0 && values->relative_to)
         code = source_parse(cli, values->relative_to, values->relative_format, false, &base_source);
+    if (code == 0)
+        code = confine_add(cli, CONFINE_READ, source.name);
+    if (code == 0)
+        code = confine_add(cli, CONFINE_READ, base_source.name);
+    if (code == 0)
+        code = confine_enter(cli);
+    if (code == 0)
+        code = source_open(cli, &source, &image);
     if (code == 0 && values->relative_to)
         code = source_open(cli, &base_source, &base);
     if (code == 0)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "source.h"
@@ -98,6 +99,10 @@ static int measure_named(struct cli *cli, const struct values *values, const cha
         code = source_parse(cli, name, values->format, values->image_opts, &source);
     source.request.backing_format = values->backing_format;
     source.request.snapshot = values->snapshot;
+    if (code == 0)
+        code = confine_add(cli, CONFINE_READ, source.name);
+    if (code == 0)
+        code = confine_enter(cli);
     if (code == 0 && name)
         code = source_open(cli, &source, &image);
     if (code == 0)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -55,6 +56,19 @@ static int open_backing(struct cli *cli, const struct values *values, const char
     return cli_fail(cli, NULL, &err);
 }
 
+static int confine(struct cli *cli, const struct values *values, const char *image_name)
+{
+    bool opens = !values->unsafe && *values->backing;
+    char *path = opens ? source_resolve(image_name, values->backing) : NULL;
+    if (opens && !path)
+        return cli_error(cli, "out of memory");
+    int code = confine_add(cli, CONFINE_EDIT, image_name);
+    if (code == 0)
+        code = confine_add(cli, CONFINE_READ, path);
+    free(path);
+    return code ? code : confine_enter(cli);
+}
+
 static int rebase(struct cli *cli, const struct values *values, struct imgtk_image *image, struct imgtk_image *backing)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
@@ -104,6 +118,8 @@ static int run(struct cli *cli, int argc, char **argv)
         code = check_values(cli, &values);
     if (code == 0)
         code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    if (code == 0)
+        code = confine(cli, &values, source.name);
     source.request.writable = true;
     source.request.single_layer = values.unsafe;
     source.request.backing_format = values.old_backing_format;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "source.h"
@@ -89,6 +90,10 @@ static int run(struct cli *cli, int argc, char **argv)
     code = cli_start(cli, &values.common);
     if (code == 0)
         code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    if (code == 0)
+        code = confine_add(cli, CONFINE_EDIT, source.name);
+    if (code == 0)
+        code = confine_enter(cli);
     source.request.writable = true;
     source.request.backing_format = values.backing_format;
     if (code == 0)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "confine.h"
 #include "info_report.h"
 #include "options.h"
 #include "output.h"
@@ -77,6 +78,10 @@ static int run(struct cli *cli, int argc, char **argv)
     code = cli_start(cli, &values.common);
     if (code == 0)
         code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
+    if (code == 0)
+        code = confine_add(cli, changes > 0 ? CONFINE_EDIT : CONFINE_READ, source.name);
+    if (code == 0)
+        code = confine_enter(cli);
     source.request.single_layer = true;
     source.request.writable = changes > 0;
     if (code == 0)

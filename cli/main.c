@@ -9,6 +9,7 @@
 #include "brackets.h"
 #include "cli.h"
 #include "complete.h"
+#include "confine.h"
 #include "help.h"
 #include "options.h"
 #include "output.h"
@@ -124,38 +125,7 @@ static int run(struct cli *cli, int argc, char **argv)
     return command->run(cli, argc - 1, argv + 1);
 }
 
-/* ---- The context ---------------------------------------------------------- */
-
-static void print_note(void *context, const char *message)
-{
-    cli_note(context, "%s", message);
-}
-
-static int set_policy(struct cli *cli, const char *text)
-{
-    enum imgtk_reference_policy policy;
-    struct imgtk_error err = IMGTK_ERROR_INIT;
-    if (imgtk_reference_policy_parse(text, &policy, &err))
-        return cli_usage_error(cli, "--references %s", err.message);
-    imgtk_context_set_references(cli->context, policy);
-    return 0;
-}
-
-int cli_start(struct cli *cli, const struct cli_common *common)
-{
-    struct imgtk_error err = IMGTK_ERROR_INIT;
-    if (imgtk_context_new(&cli->context, &err))
-        return cli_fail(cli, NULL, &err);
-    imgtk_context_set_note(cli->context, print_note, cli);
-    if (common->storage_options &&
-        imgtk_context_set_storage_options(cli->context, common->storage_options, &err))
-        return cli_fail(cli, NULL, &err);
-    int failed = common->references ? set_policy(cli, common->references) : 0;
-    for (size_t i = 0; i < common->allow_dirs.count && failed == 0; i++)
-        if (imgtk_context_allow_dir(cli->context, common->allow_dirs.items[i], &err))
-            failed = cli_fail(cli, "--allow-dir", &err);
-    return failed;
-}
+/* ---- The process ---------------------------------------------------------- */
 
 /*
  * A standard descriptor that the parent closed would be given to the first file that is opened, and messages would be
@@ -187,9 +157,10 @@ int main(int argc, char **argv)
     allow_many_files();
     const char *name = argc > 0 ? argv[0] : "imgtk";
     const char *slash = strrchr(name, '/');
-    struct cli cli = { .program = slash ? slash + 1 : name };
+    struct cli cli = { .program = slash ? slash + 1 : name, .failure = CLI_FAILED };
     cli.as_qemu_img = strcmp(cli.program, "qemu-img") == 0;
     int code = cli_finish_output(&cli, run(&cli, argc, argv));
+    confine_free(&cli);
     imgtk_context_free(cli.context);
     brackets_free(&cli);
     return code;

@@ -37,6 +37,17 @@ static inline bool option_is_end(const struct cli_option *option)
       "which files an image may name: those beneath its own folder (the default), any, or none" }, \
     { '\0', "allow-dir", CLI_LIST, offsetof(struct cli_common, allow_dirs), "DIR", \
       "images may also name files beneath DIR; may be given several times" }, \
+    { '\0', "untrusted", CLI_OPTIONAL, offsetof(struct cli_common, untrusted), "require", \
+      "the images come from strangers: no references, the format that is named must be the detected one, budgets, and " \
+      "the process confines itself; 'require' refuses to run where the kernel cannot do that" }, \
+    { '\0', "max-output", CLI_TEXT, offsetof(struct cli_common, max_output), "SIZE", \
+      "bytes of all files that are written, holes included (with --untrusted 256G)" }, \
+    { '\0', "max-memory", CLI_TEXT, offsetof(struct cli_common, max_memory), "SIZE", \
+      "memory that may be used (with --untrusted 2G)" }, \
+    { '\0', "max-time", CLI_TEXT, offsetof(struct cli_common, max_time), "SECONDS", \
+      "time that it may take (with --untrusted 3600)" }, \
+    { '\0', "max-metadata", CLI_TEXT, offsetof(struct cli_common, max_metadata), "SIZE", \
+      "bytes of tables that opening an image may read (with --untrusted 64M)" }, \
     { '\0', "storage-opts", CLI_TEXT, offsetof(struct cli_common, storage_options), "OPTIONS", \
       "options for network storages, name=value,...: connections, requests, request-size, timeout and others" }, \
     { 'h', "help", CLI_FLAG, offsetof(struct cli_common, help), NULL, "print this help and exit" }, \

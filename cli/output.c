@@ -1,6 +1,7 @@
 #include "output.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +63,8 @@ void cli_tell(const struct cli *cli, const char *format, ...)
 int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err)
 {
     int number = *signals_stop();
+    if (err->status == IMGTK_ECANCELLED && number == SIGALRM)
+        return cli_error(cli, "%s", signals_lateness());
     if (err->status == IMGTK_ECANCELLED && number != 0)
         return cli_error(cli, "interrupted by SIG%s", sigabbrev_np(number));
     if (prefix)

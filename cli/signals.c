@@ -1,7 +1,9 @@
 #include "signals.h"
 
 #include <signal.h>
-#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 /* A handler reaches nothing but file scope. */
 static volatile sig_atomic_t stop_signal;
@@ -25,7 +27,7 @@ static void catch_signal(int number, void (*handler)(int), int flags)
     action.sa_handler = handler;
     sigemptyset(&action.sa_mask);
     /* What the parent chose to ignore (nohup, a background job) stays ignored. */
-    if (sigaction(number, NULL, &old) == 0 && (old.sa_handler != SIG_IGN || number == SIGUSR1))
+    if (sigaction(number, NULL, &old) == 0 && (old.sa_handler != SIG_IGN || number == SIGUSR1 || number == SIGALRM))
         sigaction(number, &action, NULL);
 }
 
@@ -48,4 +50,44 @@ bool signals_take_progress(void)
     bool wanted = progress_wanted != 0;
     progress_wanted = 0;
     return wanted;
+}
+
+/* ---- Time ----------------------------------------------------------------- */
+
+#define LATE_GRACE 2 /* seconds for a job to stop by itself */
+
+static char late_line[160]; /* "program: what" */
+static size_t late_prefix;
+static int late_code;
+
+static void on_alarm(int number)
+{
+    if (stop_signal != 0) {
+        (void)!write(STDERR_FILENO, late_line, strlen(late_line));
+        (void)!write(STDERR_FILENO, "\n", 1);
+        _exit(late_code);
+    }
+    stop_signal = number;
+    alarm(LATE_GRACE);
+}
+
+void signals_limit_time(const char *program, unsigned seconds, int exit_code)
+{
+    if (seconds == 0)
+        return;
+    late_prefix = (size_t)snprintf(late_line, sizeof late_line, "%.60s: ", program);
+    snprintf(late_line + late_prefix, sizeof late_line - late_prefix, "not ready after %u seconds, the limit of --max-time",
+             seconds);
+    late_code = exit_code;
+    catch_signal(SIGALRM, on_alarm, 0);
+    sigset_t alarms;
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    sigprocmask(SIG_UNBLOCK, &alarms, NULL); /* the parent may have blocked it */
+    alarm(seconds);
+}
+
+const char *signals_lateness(void)
+{
+    return late_line + late_prefix;
 }

@@ -14,4 +14,11 @@ const volatile int *signals_stop(void);
 /* Whether progress was asked for since the last call. */
 bool signals_take_progress(void);
 
+/*
+ * After `seconds` (0: never) signals_stop() tells SIGALRM; a command that has not ended a moment later ends here, with
+ * signals_lateness() on stderr and the exit code.
+ */
+void signals_limit_time(const char *program, unsigned seconds, int exit_code);
+const char *signals_lateness(void);
+
 #endif

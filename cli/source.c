@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 
@@ -116,6 +117,8 @@ void source_free(struct source *source)
 int source_open(struct cli *cli, const struct source *source, struct imgtk_image **out)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
+    if (!confine_is_ready(cli))
+        return cli_error(cli, "%s: this command does not take untrusted images", source->name);
     if (imgtk_image_open(cli->context, source->name, &source->request, out, &err))
         return cli_fail(cli, NULL, &err);
     return 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "confine.h"
 #include "options.h"
 #include "output.h"
 #include "source.h"
@@ -162,6 +163,26 @@ void target_free(struct target *target)
     free(target->options);
     imgtk_opts_free(target->parsed);
     memset(target, 0, sizeof *target);
+}
+
+static int confine_beside(struct cli *cli, enum confine_use use, const char *name, const char *other)
+{
+    char *path = other ? source_resolve(name, other) : NULL;
+    if (other && !path)
+        return cli_error(cli, "out of memory");
+    int failed = confine_add(cli, use, path);
+    free(path);
+    return failed;
+}
+
+int target_confine(struct cli *cli, const struct target *target, const char *name)
+{
+    bool has_data_file = find_row(target->driver->create_opts, "data_file") != NULL;
+    const char *data_file = has_data_file ? imgtk_opts_text(target->parsed, "data_file") : NULL;
+    int failed = confine_add(cli, CONFINE_CREATE, name);
+    if (failed == 0)
+        failed = confine_beside(cli, CONFINE_CREATE, name, data_file);
+    return failed ? failed : confine_beside(cli, CONFINE_READ, name, target->backing);
 }
 
 /* ---- The backing file ----------------------------------------------------- */

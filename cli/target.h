@@ -23,6 +23,9 @@ struct target {
 int target_prepare(struct cli *cli, const struct target_request *request, struct target *out);
 void target_free(struct target *target);
 
+/* Notes the files that will be made and the backing file that will be read; see confine.h. Not 0: printed. */
+int target_confine(struct cli *cli, const struct target *target, const char *name);
+
 /* Whether an -o asks for help, which target_print_help() then gives. */
 bool target_wants_help(const struct cli_list *options);
 int target_print_help(struct cli *cli, const char *name, const char *format);

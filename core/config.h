@@ -20,6 +20,8 @@ struct config {
     size_t format_option_count;
     unsigned workers; /* 0: not set */
     enum imgtk_reference_policy references;
+    enum imgtk_trust trust;
+    struct imgtk_budget budget;
 };
 
 enum {

@@ -397,6 +397,63 @@ static int read_references(struct reader *reader, const char *key)
     return rc;
 }
 
+static int read_untrusted(struct reader *reader, const char *key)
+{
+    static const char *const names[] = {
+        [IMGTK_TRUSTED] = "no", [IMGTK_UNTRUSTED] = "yes", [IMGTK_UNTRUSTED_REQUIRED] = "require"
+    };
+    int rc = expect_text(reader, key, "no, yes or require");
+    if (rc != 0) {
+        return rc;
+    }
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text_of(reader), names[i]) == 0) {
+            reader->config->trust = (enum imgtk_trust)i;
+            return 0;
+        }
+    }
+    return fail(reader, key, "'%s' is not no, yes or require", text_of(reader));
+}
+
+static int read_bound(struct reader *reader, const char *key, uint64_t *out)
+{
+    int rc = expect_text(reader, key, "a size");
+    if (rc != 0) {
+        return rc;
+    }
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    return imgtk_parse_size(text_of(reader), out, &err) ? fail(reader, key, "%s", err.message) : 0;
+}
+
+static int read_max_output(struct reader *reader, const char *key)
+{
+    return read_bound(reader, key, &reader->config->budget.output);
+}
+
+static int read_max_metadata(struct reader *reader, const char *key)
+{
+    return read_bound(reader, key, &reader->config->budget.metadata);
+}
+
+static int read_max_memory(struct reader *reader, const char *key)
+{
+    return read_bound(reader, key, &reader->config->budget.memory);
+}
+
+static int read_max_time(struct reader *reader, const char *key)
+{
+    int rc = expect_text(reader, key, "a number of seconds");
+    if (rc != 0) {
+        return rc;
+    }
+    const char *text = text_of(reader);
+    if (text[strspn(text, "0123456789")] != '\0' || strlen(text) > 9) {
+        return fail(reader, key, "'%s' is not a number of seconds", text);
+    }
+    reader->config->budget.seconds = strtoul(text, NULL, 10);
+    return 0;
+}
+
 static const struct {
     const char *name;
     int (*read)(struct reader *reader, const char *key);
@@ -407,6 +464,11 @@ static const struct {
     { "references", read_references },
     { "allow_dirs", read_allow_dirs },
     { "format_options", read_format_options },
+    { "untrusted", read_untrusted },
+    { "max_output", read_max_output },
+    { "max_metadata", read_max_metadata },
+    { "max_memory", read_max_memory },
+    { "max_time", read_max_time },
 };
 enum { known_key_count = sizeof(known_keys) / sizeof(known_keys[0]) };
 

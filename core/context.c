@@ -15,6 +15,7 @@ int imgtk_context_new(struct imgtk_context **out, struct imgtk_error *err)
     if (!context)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     int status = config_load(&context->config, err);
+    context->output.limit = context->config.budget.output;
     if (!status)
         status = registry_new(&context->config, &context->registry, err);
     if (status) {
@@ -29,6 +30,7 @@ void imgtk_context_free(struct imgtk_context *context)
 {
     if (!context)
         return;
+    context_free_spools(context);
     registry_free(context->registry);
     config_free(&context->config);
     free(context->storage_options);
@@ -57,11 +59,6 @@ int imgtk_reference_policy_parse(const char *text, enum imgtk_reference_policy *
         }
     }
     return imgtk_fail(err, IMGTK_EINVAL, "must be beneath, any or none, not '%s'", text);
-}
-
-void imgtk_context_set_references(struct imgtk_context *context, enum imgtk_reference_policy policy)
-{
-    context->config.references = policy;
 }
 
 int imgtk_context_allow_dir(struct imgtk_context *context, const char *folder, struct imgtk_error *err)

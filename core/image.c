@@ -28,9 +28,32 @@ static void layer_close(struct layer *layer)
 
 int layer_find_driver(struct imgtk_context *context, struct layer *layer, const char *format, struct imgtk_error *err)
 {
-    if (format)
-        return imgtk_driver_find(context, format, &layer->public.driver, err);
-    return imgtk_driver_probe(context, layer->public.file, &layer->public.driver, &layer->public.format_guessed, err);
+    const struct imgtk_driver *named = NULL;
+    if (format) {
+        int status = imgtk_driver_find(context, format, &named, err);
+        layer->public.driver = named;
+        if (status || context->config.trust == IMGTK_TRUSTED)
+            return status;
+    }
+    int status = imgtk_driver_probe(context, layer->public.file, &layer->public.driver, &layer->public.format_guessed,
+                                    err);
+    if (!status && named && layer->public.driver != named)
+        return imgtk_fail(err, IMGTK_EREFUSED, "it is said to be %s, but its content is %s, which --untrusted refuses",
+                          named->name, layer->public.driver->name);
+    layer->public.format_guessed = layer->public.format_guessed && !named;
+    return status;
+}
+
+/* What the driver reads meanwhile is its tables. */
+static int open_metered(struct layer *layer, struct imgtk_open *args, struct imgtk_error *err)
+{
+    layer->metadata.used = 0;
+    layer->public.file->metadata = &layer->metadata;
+    references_set_meter(layer->references, &layer->metadata);
+    int status = layer->public.driver->open(args, &layer->public.handle, err);
+    layer->public.file->metadata = NULL;
+    layer->metadata.limit = 0;
+    return status;
 }
 
 int layer_open_driver(struct layer *layer, const struct imgtk_image_request *request, bool top,
@@ -51,7 +74,7 @@ int layer_open_driver(struct layer *layer, const struct imgtk_image_request *req
                      (request->single_layer ? IMGTK_OPEN_NO_REFERENCES : 0u) |
                      (request->check ? IMGTK_OPEN_CHECK : 0u),
         };
-        status = driver->open(&args, &layer->public.handle, err);
+        status = open_metered(layer, &args, err);
     }
     imgtk_opts_free(opts);
     return status;
@@ -63,6 +86,7 @@ static int layer_open(struct imgtk_image *image, struct imgtk_storage *file, con
 {
     struct layer *layer = &image->layers[image->count];
     memset(layer, 0, sizeof(*layer));
+    layer->metadata.limit = image->context->config.budget.metadata;
     layer->public.file = file;
     layer->public.name = imgtk_storage_name(file);
     if (request->drop_cache)

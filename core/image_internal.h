@@ -2,11 +2,13 @@
 #ifndef IMGTK_CORE_IMAGE_INTERNAL_H
 #define IMGTK_CORE_IMAGE_INTERNAL_H
 
+#include "budget.h"
 #include "imgtk/image.h"
 
 struct layer {
     struct imgtk_layer public;
     struct imgtk_references *references;
+    struct metadata_meter metadata; /* of opening it */
     struct imgtk_backing backing;
     bool borrows_file; /* closing leaves file and references alone */
     bool borrowed;     /* closing leaves all of it alone: it belongs to another image */

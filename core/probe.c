@@ -91,10 +91,12 @@ static void add_candidate(struct candidates *list, const struct imgtk_driver *dr
         list->first = driver;
 }
 
-static int choose(const struct candidates *list, const struct imgtk_driver **out, struct imgtk_error *err)
+static int choose(const struct imgtk_context *context, const struct candidates *list, const struct imgtk_driver **out,
+                  struct imgtk_error *err)
 {
     if (list->count > 1)
-        return imgtk_fail(err, IMGTK_EINVAL, "ambiguous format: its content fits %s: name one with -f", list->names);
+        return imgtk_fail(err, IMGTK_EINVAL, "ambiguous format: its content fits %s%s", list->names,
+                          context->config.trust == IMGTK_TRUSTED ? ": name one with -f" : ", which --untrusted refuses");
     *out = list->first;
     return 0;
 }
@@ -117,7 +119,7 @@ static int ask_all(struct imgtk_context *context, const struct imgtk_probe *prob
         else if (answer == IMGTK_PROBE_MAYBE)
             add_candidate(&maybe, modules[i].driver);
     }
-    return choose(yes.count ? &yes : &maybe, out, err);
+    return choose(context, yes.count ? &yes : &maybe, out, err);
 }
 
 /* ---- Formats whose module is not there ----------------------------------- */
@@ -168,7 +170,7 @@ int imgtk_driver_probe(struct imgtk_context *context, struct imgtk_storage *file
     struct imgtk_probe probe;
     *out = NULL;
     int status = read_ends(file, bytes, &probe, err);
-    if (!status)
+    if (!status && context->config.trust == IMGTK_TRUSTED) /* else nobody may be left out: it could fit two */
         ask_likely(context, &probe, out);
     if (!status && !*out)
         status = ask_all(context, &probe, out, err);

@@ -21,6 +21,7 @@ struct imgtk_references {
     bool on_file;      /* the image is a file, so it has a folder */
     char *location;    /* the path or URL of the image */
     const char *image_name;
+    struct metadata_meter *metadata; /* of what is opened; NULL: none */
     references_guard_fn guard; /* NULL: none */
     void *guard_context;
     struct imgtk_storage **created;
@@ -66,6 +67,11 @@ void references_set_guard(struct imgtk_references *refs, references_guard_fn gua
 {
     refs->guard = guard;
     refs->guard_context = context;
+}
+
+void references_set_meter(struct imgtk_references *refs, struct metadata_meter *meter)
+{
+    refs->metadata = meter;
 }
 
 void references_free(struct imgtk_references *refs)
@@ -338,13 +344,14 @@ static int open_created(const struct imgtk_storage *created, uint32_t flags, str
 static int open_by_policy(struct imgtk_references *refs, const char *name, uint32_t flags, struct imgtk_storage **out,
                           struct imgtk_error *err)
 {
-    switch (refs->context->config.references) {
+    switch (imgtk_context_references(refs->context)) {
     case IMGTK_REFERENCES_BENEATH:
         return reference_beneath(refs, name, flags, out, err);
     case IMGTK_REFERENCES_ANY:
         return reference_any(refs, name, flags, out, err);
     default:
-        return imgtk_fail(err, IMGTK_EREFUSED, "refers to '%s', which --references=none forbids", name);
+        return imgtk_fail(err, IMGTK_EREFUSED, "refers to '%s', which %s forbids", name,
+                          refs->context->config.trust == IMGTK_TRUSTED ? "--references=none" : "--untrusted");
     }
 }
 
@@ -360,10 +367,19 @@ int imgtk_reference_open(struct imgtk_references *refs, const char *name, uint32
     if (refs->forbidden)
         return imgtk_fail(err, IMGTK_EREFUSED, "refers to '%s', and no reference is followed here", name);
     int status = open_by_policy(refs, name, flags, out, err);
-    if (status == 0)
-        context_note(refs->context, "reference: '%s' is opened, --references=%s allows it", imgtk_storage_name(*out),
-                     refs->context->config.references == IMGTK_REFERENCES_ANY ? "any" : "beneath");
-    return status;
+    if (status)
+        return status;
+    context_note(refs->context, "reference: '%s' is opened, --references=%s allows it", imgtk_storage_name(*out),
+                 imgtk_context_references(refs->context) == IMGTK_REFERENCES_ANY ? "any" : "beneath");
+    (*out)->metadata = refs->metadata;
+    if (flags & IMGTK_STORAGE_WRITABLE)
+        (*out)->output.meter = &refs->context->output;
+    return 0;
+}
+
+int imgtk_reference_spool(struct imgtk_references *refs, struct imgtk_storage **out, struct imgtk_error *err)
+{
+    return context_spool(refs->context, out, err);
 }
 
 /* ---- Creating ---------------------------------------------------------------------------------- */
@@ -391,7 +407,9 @@ int imgtk_reference_create(struct imgtk_references *refs, const char *name, stru
     if (status == 0 && refs->guard)
         status = refs->guard(refs->guard_context, path, err);
     if (status == 0)
-        status = file_create(path, &storage, err);
+        status = file_create(path, context_new_file_access(refs->context), &storage, err);
+    if (status == 0)
+        storage->output.meter = &refs->context->output;
     if (status == 0)
         status = keep_created(refs, storage, err);
     if (status) {

@@ -2,6 +2,7 @@
 #ifndef IMGTK_CORE_REFERENCE_H
 #define IMGTK_CORE_REFERENCE_H
 
+#include "budget.h"
 #include "imgtk/image.h"
 
 /* image_name: as the user or the layer above named it. forbidden: no reference may be followed, whatever the policy. */
@@ -10,6 +11,8 @@ int references_new(struct imgtk_context *context, const char *image_name, bool f
 /* Asked before imgtk_reference_create() makes anything; a status other than 0 refuses the path. */
 typedef int (*references_guard_fn)(void *context, const char *path, struct imgtk_error *err);
 void references_set_guard(struct imgtk_references *refs, references_guard_fn guard, void *context);
+/* Counts what is read from the files that are opened from now on. `meter` outlives them. */
+void references_set_meter(struct imgtk_references *refs, struct metadata_meter *meter);
 /* Closes what imgtk_reference_create() made and references_commit() did not put in place. NULL is allowed. */
 void references_free(struct imgtk_references *refs);
 /* Whether imgtk_reference_create() made any. */

@@ -34,6 +34,19 @@ void registry_formats(struct imgtk_context *context, const struct imgtk_module *
     list(context->registry, groups, 1, out, count);
 }
 
+void imgtk_load_formats(struct imgtk_context *context)
+{
+    const struct imgtk_module *ignored;
+    size_t count;
+    registry_formats(context, &ignored, &count);
+}
+
+const char *imgtk_module_folder(const struct imgtk_context *context, size_t index)
+{
+    const struct module_folders *folders = &context->registry->folders;
+    return index < folders->count ? folders->items[index] : NULL;
+}
+
 static bool name_is_plain(const char *name)
 {
     return *name && *name != '.' && !strchr(name, '/') && strlen(name) < 64;
@@ -201,6 +214,12 @@ int registry_digest(struct imgtk_context *context, const char *name, const struc
     if (!status)
         context_note(context, "digest %s: %s", entry->name, entry->path);
     return status;
+}
+
+int imgtk_load_digest(struct imgtk_context *context, const char *name, struct imgtk_error *err)
+{
+    const struct imgtk_digest *ignored;
+    return registry_digest(context, name, &ignored, err);
 }
 
 int digest_complete(const struct imgtk_digest *from, struct imgtk_digest *out, struct imgtk_error *err)

@@ -32,6 +32,16 @@ static int write_sparse(struct imgtk_storage *to, const unsigned char *buf, size
     return 0;
 }
 
+/* A pipe need not end, and its copy takes up space as the target does. */
+static int check_budget(const struct imgtk_context *context, uint64_t length, struct imgtk_error *err)
+{
+    uint64_t limit = context->config.budget.output;
+    if (limit == 0 || length <= limit)
+        return 0;
+    return imgtk_fail(err, IMGTK_ELIMIT, "it has more than %" PRIu64 " bytes, the limit of --max-output, which counts for "
+                      "its temporary copy too", limit);
+}
+
 /* length: so many bytes there are, or are known to be. */
 static int check_limit(const struct imgtk_storage *from, uint64_t length, struct imgtk_error *err)
 {
@@ -57,6 +67,8 @@ static int copy_all(struct imgtk_context *context, struct imgtk_storage *from, s
         if (!status)
             status = check_limit(from, offset + done, err);
         if (!status)
+            status = check_budget(context, offset + done, err);
+        if (!status)
             status = write_sparse(to, buf, done, offset, err);
         if (status)
             return status;
@@ -80,7 +92,7 @@ static int spool(struct imgtk_context *context, struct imgtk_storage **file, str
     context_note(context, "%s: can be read once only, so it is read into a temporary file first", pipe->name);
     int status = check_known_size(pipe, err);
     if (!status)
-        status = imgtk_storage_spool(&copy, err);
+        status = context_spool(context, &copy, err);
     if (status)
         return status;
     void *buf = malloc(PIECE);
@@ -105,7 +117,8 @@ static bool gives_in_order(struct imgtk_context *context, struct imgtk_storage *
                            const struct imgtk_image_request *request)
 {
     struct imgtk_error ignored = IMGTK_ERROR_INIT;
-    struct layer layer = { .public.file = pipe, .public.name = imgtk_storage_name(pipe) };
+    struct layer layer = { .public.file = pipe, .public.name = imgtk_storage_name(pipe),
+                           .metadata.limit = context->config.budget.metadata };
     bool in_order = false;
     /* What nothing has recognised could still show by its end what it is. */
     if (layer_find_driver(context, &layer, request->format, &ignored) || layer.public.format_guessed ||

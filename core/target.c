@@ -159,8 +159,12 @@ static int open_file(struct target *target, const struct target_request *request
     int status = refuse_source(target, request, err);
     if (status)
         return imgtk_fail_prefix(err, "%s", wish->name);
-    if (wish->resume)
-        return open_resumed(target, request, err);
+    if (wish->resume) {
+        status = open_resumed(target, request, err);
+        if (!status)
+            target->file->output.meter = &target->context->output;
+        return status;
+    }
     if (wish->existing)
         return imgtk_storage_open(target->context, wish->name, IMGTK_STORAGE_WRITABLE, wish->storage_opts,
                                   &target->file, err);

@@ -106,7 +106,10 @@ int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct 
                           length, from_offset, to_offset);
     if (from->ops.fd(from->handle) < 0 || to->ops.fd(to->handle) < 0)
         return 0;
-    int status = reflink(from, from_offset, to, to_offset, length, done, err);
+    int status = output_charge(&to->output, to_offset + length, err);
+    if (status)
+        return status;
+    status = reflink(from, from_offset, to, to_offset, length, done, err);
     if (status || *done == length || atomic_load(&to->no_copy_from) == from)
         return status;
     if (is_on_server(to->ops.fd(to->handle)))

@@ -111,10 +111,10 @@ static bool can_link_later(int fd, char proc_path[32])
     return access(proc_path, F_OK) == 0;
 }
 
-static int open_nameless(const struct file_new *new_file)
+static int open_nameless(const struct file_new *new_file, int access_mode)
 {
     char proc_path[32];
-    int fd = openat(new_file->folder, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+    int fd = openat(new_file->folder, ".", O_TMPFILE | access_mode | O_CLOEXEC, 0666);
     if (fd < 0 || can_link_later(fd, proc_path))
         return fd;
     close(fd);
@@ -122,11 +122,12 @@ static int open_nameless(const struct file_new *new_file)
     return -1;
 }
 
-static int open_hidden(struct file_new *new_file)
+static int open_hidden(struct file_new *new_file, int access_mode)
 {
     for (int i = 0; i < NAME_TRIES; i++) {
         make_hidden_name(new_file);
-        int fd = openat(new_file->folder, new_file->hidden, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0666);
+        int fd = openat(new_file->folder, new_file->hidden, O_CREAT | O_EXCL | access_mode | O_CLOEXEC | O_NOFOLLOW,
+                        0666);
         if (fd >= 0 || errno != EEXIST) {
             if (fd < 0)
                 new_file->hidden[0] = '\0';
@@ -138,11 +139,11 @@ static int open_hidden(struct file_new *new_file)
 }
 
 /* A file system without O_TMPFILE says so in several ways, and so does a kernel without it. */
-static int open_new(struct file_new *new_file)
+static int open_new(struct file_new *new_file, int access_mode)
 {
-    int fd = open_nameless(new_file);
+    int fd = open_nameless(new_file, access_mode);
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT || errno == ENOSYS))
-        fd = open_hidden(new_file);
+        fd = open_hidden(new_file, access_mode);
     return fd;
 }
 
@@ -160,8 +161,8 @@ static int take_over_mode(int fd, const struct stat *old, struct imgtk_error *er
 }
 
 /* name: the user's; path: where it leads through links; old: what is replaced there, or NULL */
-static int create_file(const char *name, const char *path, const struct stat *old, struct imgtk_storage **out,
-                       struct imgtk_error *err)
+static int create_file(const char *name, const char *path, const struct stat *old, int access_mode,
+                       struct imgtk_storage **out, struct imgtk_error *err)
 {
     struct file_new *new_file = calloc(1, sizeof(*new_file));
     if (!new_file)
@@ -170,7 +171,7 @@ static int create_file(const char *name, const char *path, const struct stat *ol
     int fd = -1;
     int status = open_folder(path, new_file, err);
     if (status == 0) {
-        fd = open_new(new_file);
+        fd = open_new(new_file, access_mode);
         status = fd < 0 ? imgtk_fail_errno(err, errno, "Could not create '%s'", path) : 0;
     }
     if (status == 0 && old)
@@ -185,7 +186,7 @@ static int create_file(const char *name, const char *path, const struct stat *ol
 }
 
 /* What is there already decides: a file is replaced if it may be written, a device is not replaced by a file. */
-int file_create(const char *path, struct imgtk_storage **out, struct imgtk_error *err)
+int file_create(const char *path, int access_mode, struct imgtk_storage **out, struct imgtk_error *err)
 {
     char resolved[PATH_MAX];
     struct stat old;
@@ -193,7 +194,7 @@ int file_create(const char *path, struct imgtk_storage **out, struct imgtk_error
         if (errno != ENOENT)
             return imgtk_fail_errno(err, errno, "Could not create '%s'", path);
         int status = resolve_links(path, resolved, err);
-        return status ? status : create_file(path, resolved, NULL, out, err);
+        return status ? status : create_file(path, resolved, NULL, access_mode, out, err);
     }
     if (S_ISFIFO(old.st_mode) || S_ISCHR(old.st_mode))
         return pipe_open(path, IMGTK_STORAGE_WRITABLE, out, err);
@@ -205,7 +206,7 @@ int file_create(const char *path, struct imgtk_storage **out, struct imgtk_error
     if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0)
         return imgtk_fail_errno(err, errno, "Could not create '%s'", path);
     int status = resolve_links(path, resolved, err);
-    return status ? status : create_file(path, resolved, &old, out, err);
+    return status ? status : create_file(path, resolved, &old, access_mode, out, err);
 }
 
 /* ---- Giving it its name ---------------------------------------------------------------- */

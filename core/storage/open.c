@@ -44,6 +44,21 @@ int storage_name_parse(struct imgtk_context *context, const char *name, struct s
     return 0;
 }
 
+int imgtk_name_parse(struct imgtk_context *context, const char *name, enum imgtk_name_kind *kind, const char **path,
+                     struct imgtk_error *err)
+{
+    static const enum imgtk_name_kind kinds[] = {
+        [STORAGE_NAME_PATH] = IMGTK_NAME_PATH, [STORAGE_NAME_STDIO] = IMGTK_NAME_DESCRIPTOR,
+        [STORAGE_NAME_FD] = IMGTK_NAME_DESCRIPTOR, [STORAGE_NAME_NULL] = IMGTK_NAME_NULL,
+        [STORAGE_NAME_MODULE] = IMGTK_NAME_MODULE,
+    };
+    struct storage_name parsed;
+    int status = storage_name_parse(context, name, &parsed, err);
+    *kind = kinds[parsed.kind];
+    *path = parsed.path;
+    return status;
+}
+
 /* ---- Modules ---------------------------------------------------------------- */
 
 /*
@@ -223,20 +238,15 @@ static int refuse_options(const char *options, struct imgtk_error *err)
     return status;
 }
 
-int imgtk_storage_open(struct imgtk_context *context, const char *name, uint32_t flags, const char *options,
-                       struct imgtk_storage **out, struct imgtk_error *err)
+static int open_parsed(struct imgtk_context *context, const struct storage_name *parsed, const char *name,
+                       uint32_t flags, const char *options, struct imgtk_storage **out, struct imgtk_error *err)
 {
-    *out = NULL;
-    struct storage_name parsed;
-    int status = storage_name_parse(context, name, &parsed, err);
+    if (parsed->kind == STORAGE_NAME_MODULE)
+        return open_module(context, parsed->ops, name, flags, options, out, err);
+    int status = refuse_options(options, err);
     if (status)
         return status;
-    if (parsed.kind == STORAGE_NAME_MODULE)
-        return open_module(context, parsed.ops, name, flags, options, out, err);
-    status = refuse_options(options, err);
-    if (status)
-        return status;
-    switch (parsed.kind) {
+    switch (parsed->kind) {
     case STORAGE_NAME_STDIO:
         return open_stdio(flags, out, err);
     case STORAGE_NAME_FD:
@@ -244,8 +254,28 @@ int imgtk_storage_open(struct imgtk_context *context, const char *name, uint32_t
     case STORAGE_NAME_NULL:
         return null_open(name, out, err);
     default:
-        return open_path(name, parsed.path, flags, out, err);
+        return open_path(name, parsed->path, flags, out, err);
     }
+}
+
+/* What goes to "null:" takes up nothing. */
+static void count_output(struct imgtk_context *context, const struct storage_name *parsed, struct imgtk_storage *storage)
+{
+    if (parsed->kind != STORAGE_NAME_NULL && (storage->flags & IMGTK_STORAGE_WRITABLE))
+        storage->output.meter = &context->output;
+}
+
+int imgtk_storage_open(struct imgtk_context *context, const char *name, uint32_t flags, const char *options,
+                       struct imgtk_storage **out, struct imgtk_error *err)
+{
+    *out = NULL;
+    struct storage_name parsed;
+    int status = storage_name_parse(context, name, &parsed, err);
+    if (!status)
+        status = open_parsed(context, &parsed, name, flags, options, out, err);
+    if (!status)
+        count_output(context, &parsed, *out);
+    return status;
 }
 
 /* ---- Creating ------------------------------------------------------------------------ */
@@ -267,15 +297,10 @@ static int create_on_fd(const char *name, struct imgtk_storage **out, struct img
     return pipe_from_fd(fd, name, IMGTK_STORAGE_WRITABLE, out, err);
 }
 
-int imgtk_storage_create(struct imgtk_context *context, const char *name, struct imgtk_storage **out,
-                         struct imgtk_error *err)
+static int create_parsed(struct imgtk_context *context, const struct storage_name *parsed, const char *name,
+                         struct imgtk_storage **out, struct imgtk_error *err)
 {
-    *out = NULL;
-    struct storage_name parsed;
-    int status = storage_name_parse(context, name, &parsed, err);
-    if (status)
-        return status;
-    switch (parsed.kind) {
+    switch (parsed->kind) {
     case STORAGE_NAME_STDIO:
         return open_stdio(IMGTK_STORAGE_WRITABLE, out, err);
     case STORAGE_NAME_FD:
@@ -283,8 +308,21 @@ int imgtk_storage_create(struct imgtk_context *context, const char *name, struct
     case STORAGE_NAME_NULL:
         return null_open(name, out, err);
     case STORAGE_NAME_MODULE:
-        return open_module(context, parsed.ops, name, IMGTK_STORAGE_WRITABLE, NULL, out, err);
+        return open_module(context, parsed->ops, name, IMGTK_STORAGE_WRITABLE, NULL, out, err);
     default:
-        return file_create(parsed.path, out, err);
+        return file_create(parsed->path, context_new_file_access(context), out, err);
     }
+}
+
+int imgtk_storage_create(struct imgtk_context *context, const char *name, struct imgtk_storage **out,
+                         struct imgtk_error *err)
+{
+    *out = NULL;
+    struct storage_name parsed;
+    int status = storage_name_parse(context, name, &parsed, err);
+    if (!status)
+        status = create_parsed(context, &parsed, name, out, err);
+    if (!status)
+        count_output(context, &parsed, *out);
+    return status;
 }

@@ -7,7 +7,7 @@
 
 #include "storage/storage.h"
 
-static const char *temporary_folder(void)
+const char *imgtk_spool_folder(void)
 {
     const char *folder = secure_getenv("TMPDIR");
     /* Not /tmp, which often is memory: what is spooled can be as large as a disk. */
@@ -37,7 +37,7 @@ static int open_and_unlink(const char *folder, struct imgtk_error *err)
 
 int imgtk_storage_spool(struct imgtk_storage **out, struct imgtk_error *err)
 {
-    const char *folder = temporary_folder();
+    const char *folder = imgtk_spool_folder();
     int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0)
         fd = open_and_unlink(folder, err);

@@ -125,9 +125,12 @@ int imgtk_storage_pread_some(struct imgtk_storage *storage, void *buf, size_t le
     if (length == 0 || offset >= INT64_MAX)
         return 0;
     length = (size_t)imgtk_min_u64(length, INT64_MAX - offset);
+    int status = metadata_charge(storage->metadata, length, err);
+    if (status)
+        return status;
     if (storage->sequence)
         return sequence_read(storage, buf, length, offset, done, err);
-    int status = storage->ops.pread(storage->handle, buf, length, offset, done, err);
+    status = storage->ops.pread(storage->handle, buf, length, offset, done, err);
     if (status == 0 && *done > length)
         return imgtk_fail(err, IMGTK_EIO, "storage answered %zu bytes to a read of %zu", *done, length);
     return status;
@@ -196,12 +199,12 @@ int imgtk_storage_depth(struct imgtk_storage *storage, uint64_t offset, uint64_t
 
 /* ---- Writing ---------------------------------------------------------------- */
 
-static int check_writable(const struct imgtk_storage *storage, uint64_t offset, uint64_t length,
-                          struct imgtk_error *err)
+static int check_writable(struct imgtk_storage *storage, uint64_t offset, uint64_t length, struct imgtk_error *err)
 {
     if (!(storage->flags & IMGTK_STORAGE_WRITABLE))
         return imgtk_fail(err, IMGTK_EINVAL, "it is open for reading only");
-    return check_range(offset, length, err);
+    int status = check_range(offset, length, err);
+    return status ? status : output_charge(&storage->output, offset + length, err);
 }
 
 void storage_begin_write(struct imgtk_storage *storage)

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "budget.h"
 #include "imgtk/storage.h"
 
 struct imgtk_context;
@@ -17,6 +18,8 @@ struct imgtk_storage {
     char *name;
     uint32_t flags;
     bool committed;
+    struct output_share output;
+    struct metadata_meter *metadata; /* NULL: reading is not counted */
     struct sequence *sequence; /* of a sequential storage, else NULL */
     pthread_mutex_t writer; /* held around the writes of a ONE_WRITER storage; a leaf */
     /* The sources that blocks cannot be shared with, or that no server copies from; compared, never followed. */
@@ -79,8 +82,8 @@ bool storage_name_has_scheme(const char *name);
 
 /* A regular file or block device. Takes fd. */
 int file_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err);
-/* The file at `path` made anew on commit; see imgtk_storage_create(). */
-int file_create(const char *path, struct imgtk_storage **out, struct imgtk_error *err);
+/* The file at `path` made anew on commit; see imgtk_storage_create(). access_mode: O_RDWR or O_WRONLY. */
+int file_create(const char *path, int access_mode, struct imgtk_storage **out, struct imgtk_error *err);
 
 /* Anything that is read or written once, in order. Takes fd. */
 int pipe_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err);

@@ -28,7 +28,7 @@ static int open_spool(struct qcow2_writer *writer, const struct imgtk_create *ar
 {
     if (!(args->flags & IMGTK_CREATE_STREAM))
         return 0;
-    int status = imgtk_storage_spool(&writer->file, err);
+    int status = imgtk_reference_spool(args->refs, &writer->file, err);
     if (status)
         return status;
     writer->pipe = args->file;

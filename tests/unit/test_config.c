@@ -58,7 +58,9 @@ static void reads_every_key(void **state)
                     "allow_dirs:\n  - /srv/images\n"
                     "format_options:\n"
                     "  qcow2: {cluster_size: 128k, compression_type: zstd}\n"
-                    "  vmdk:\n    subformat: 'a,b'\n");
+                    "  vmdk:\n    subformat: 'a,b'\n"
+                    "untrusted: require\n"
+                    "max_output: 20G\nmax_metadata: 1M\nmax_memory: 512M\nmax_time: 60\n");
     assert_int_equal(config.module_dir_count, 2);
     assert_string_equal(config.module_dirs[0], "/opt/imgtk");
     assert_string_equal(config.module_dirs[1], "/usr/lib/more");
@@ -72,6 +74,11 @@ static void reads_every_key(void **state)
     assert_string_equal(config.format_options[0].format, "qcow2");
     assert_string_equal(config.format_options[0].options, "cluster_size=128k,compression_type=zstd");
     assert_string_equal(config.format_options[1].options, "subformat=a,,b");
+    assert_int_equal(config.trust, IMGTK_UNTRUSTED_REQUIRED);
+    assert_int_equal(config.budget.output, 20ull << 30);
+    assert_int_equal(config.budget.metadata, 1 << 20);
+    assert_int_equal(config.budget.memory, 512 << 20);
+    assert_int_equal(config.budget.seconds, 60);
     config_free(&config);
     assert_null(config.module_dirs);
     assert_int_equal(config.format_option_count, 0);
@@ -138,7 +145,7 @@ static void names_file_line_and_key(void **state)
     (void)state;
     fails("workers: 2\n\nwrokers: 3\n",
           "c.yaml:3: wrokers: unknown key; the known ones are module_dirs, disabled_modules, workers, references, "
-          "allow_dirs, format_options");
+          "allow_dirs, format_options, untrusted, max_output, max_metadata, max_memory, max_time");
     fails("workers: 2\nreferences: any\nworkers: 3\n", "c.yaml:3: workers: this key is there twice");
     fails("\nworkers: [1]\n", "c.yaml:2: workers: must be a number, not a list");
     fails("format_options:\n  qcow2:\n    cluster_size: {a: 1}\n",
@@ -161,6 +168,9 @@ static void wrong_types(void **state)
     fails("format_options: {qcow2: cluster_size=4k}",
           "c.yaml:1: qcow2: must be a mapping of names to values, not a single value");
     fails("format_options: {qcow2: {'a,b': 1}}", "c.yaml:1: a,b: not an option's name");
+    fails("untrusted: maybe", "c.yaml:1: untrusted: 'maybe' is not no, yes or require");
+    fails("max_time: 1h", "c.yaml:1: max_time: '1h' is not a number of seconds");
+    fails_with("max_output: much", "c.yaml:1: max_output: ");
     fails("references: sometimes", "c.yaml:1: references: 'sometimes' is not beneath, any or none");
     fails("? [a]\n: 1\n", "c.yaml:1: the configuration: must be a mapping of names to values, not a list");
     fails("module_dirs: [\"/a\\0b\"]", "c.yaml:1: module_dirs: the text holds a NUL");

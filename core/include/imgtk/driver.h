@@ -98,6 +98,8 @@ IMGTK_API int imgtk_reference_open(struct imgtk_references *refs, const char *na
  */
 IMGTK_API int imgtk_reference_create(struct imgtk_references *refs, const char *name, struct imgtk_storage **out,
                                      struct imgtk_error *err);
+/* For create: an unnamed temporary file, as imgtk_storage_spool() makes; the driver closes it. */
+IMGTK_API int imgtk_reference_spool(struct imgtk_references *refs, struct imgtk_storage **out, struct imgtk_error *err);
 /* The image's own file name without folders ("disk.vmdk"); for extent names in descriptors. */
 IMGTK_API const char *imgtk_references_image_name(const struct imgtk_references *refs);
 IMGTK_API void imgtk_storage_close(struct imgtk_storage *storage); /* NULL is allowed */

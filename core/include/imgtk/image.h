@@ -34,7 +34,37 @@ IMGTK_API void imgtk_context_free(struct imgtk_context *context);
 /* From "beneath", "any" or "none". */
 IMGTK_API int imgtk_reference_policy_parse(const char *text, enum imgtk_reference_policy *out, struct imgtk_error *err);
 IMGTK_API void imgtk_context_set_references(struct imgtk_context *context, enum imgtk_reference_policy policy);
+/* The policy in force: NONE for an untrusted context, whatever was set. */
+IMGTK_API enum imgtk_reference_policy imgtk_context_references(const struct imgtk_context *context);
 IMGTK_API int imgtk_context_allow_dir(struct imgtk_context *context, const char *folder, struct imgtk_error *err);
+/* The folders that are allowed, the configuration's first; NULL behind the last. */
+IMGTK_API const char *imgtk_context_allowed_dir(const struct imgtk_context *context, size_t index);
+
+enum imgtk_trust {
+    IMGTK_TRUSTED,
+    /* Images come from strangers: no reference is followed, a format that is named must be the one that is recognised,
+       and new files are opened for writing alone. */
+    IMGTK_UNTRUSTED,
+    IMGTK_UNTRUSTED_REQUIRED /* the same, and a program that cannot confine itself shall not run */
+};
+IMGTK_API void imgtk_context_set_trust(struct imgtk_context *context, enum imgtk_trust trust);
+IMGTK_API enum imgtk_trust imgtk_context_trust(const struct imgtk_context *context);
+
+/* What a job may use up at most; 0: no bound. Going beyond is IMGTK_ELIMIT. */
+struct imgtk_budget {
+    uint64_t output;   /* bytes of all files that are written, holes included; a pipe's temporary copy may be as long */
+    uint64_t metadata; /* bytes that drivers read to open a layer */
+    uint64_t memory;   /* bytes, and */
+    uint64_t seconds;  /* of time: limits of a process, which the program sets, not the library */
+};
+IMGTK_API void imgtk_context_set_budget(struct imgtk_context *context, const struct imgtk_budget *budget);
+IMGTK_API const struct imgtk_budget *imgtk_context_budget(const struct imgtk_context *context);
+/*
+ * Opens `count` temporary files in advance, for a process that will not be able to: they are what is used when a pipe
+ * has to be copied, or written out of order.
+ */
+IMGTK_API int imgtk_context_reserve_spools(struct imgtk_context *context, unsigned count, struct imgtk_error *err);
+
 /* Options, as text, for every storage that a module opens ("connections=8,timeout=5"); one that it does not know is an
    error. Those of a request are parsed after them. */
 IMGTK_API int imgtk_context_set_storage_options(struct imgtk_context *context, const char *text, struct imgtk_error *err);
@@ -65,6 +95,10 @@ IMGTK_API int imgtk_modules(struct imgtk_context *context, const struct imgtk_mo
 /* Names every module file that would be looked at, without loading any: for --version. Disabled ones are left out. */
 IMGTK_API void imgtk_module_names(struct imgtk_context *context, void (*each)(void *each_context, const char *name),
                                   void *each_context);
+/* Loads the modules of all formats now, for a process that will not be able to. */
+IMGTK_API void imgtk_load_formats(struct imgtk_context *context);
+/* The same for one digest; NULL: the one that checksums have by default. */
+IMGTK_API int imgtk_load_digest(struct imgtk_context *context, const char *name, struct imgtk_error *err);
 /* Loads the module of that name (or alias) alone. IMGTK_ENOTFOUND: "Unknown file format 'x'" with a hint. */
 IMGTK_API int imgtk_driver_find(struct imgtk_context *context, const char *name, const struct imgtk_driver **out,
                                 struct imgtk_error *err);
@@ -82,7 +116,20 @@ IMGTK_API bool imgtk_driver_can_write(const struct imgtk_driver *driver);
 IMGTK_API bool imgtk_driver_can_check(const struct imgtk_driver *driver);
 IMGTK_API bool imgtk_driver_can_edit(const struct imgtk_driver *driver);
 
+/* The folders that modules come from, in the order of the search; NULL behind the last. */
+IMGTK_API const char *imgtk_module_folder(const struct imgtk_context *context, size_t index);
+
 /* ---- Storage ------------------------------------------------------------ */
+
+/* What a user's name means; nothing is opened, but a storage's module may be loaded. */
+enum imgtk_name_kind {
+    IMGTK_NAME_PATH,       /* *path: without "file:", within the name */
+    IMGTK_NAME_DESCRIPTOR, /* "-", "fd:5" */
+    IMGTK_NAME_NULL,
+    IMGTK_NAME_MODULE      /* a scheme, or a command in brackets, that a module takes */
+};
+IMGTK_API int imgtk_name_parse(struct imgtk_context *context, const char *name, enum imgtk_name_kind *kind,
+                               const char **path, struct imgtk_error *err);
 
 /* Opens what the *user* named (never what an image names: see imgtk_reference_open): a path, "-", "fd:5", "null:",
    or a module's scheme. flags: IMGTK_STORAGE_WRITABLE or 0. `options` (may be NULL): the storage's own, as text. */

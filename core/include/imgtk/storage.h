@@ -150,6 +150,7 @@ IMGTK_API int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_er
  * An unnamed temporary file in TMPDIR (else /var/tmp), for what must be
  * gathered before it can be passed on in order: gone when it is closed.
  */
+IMGTK_API const char *imgtk_spool_folder(void);
 IMGTK_API int imgtk_storage_spool(struct imgtk_storage **out, struct imgtk_error *err);
 
 /*
