@@ -20,7 +20,7 @@ struct look {
 extern const struct look palette_kinds[CELL_KINDS + 1];
 
 /* Layers by depth; the last look is for all that are deeper. */
-#define PALETTE_LAYERS 8
+#define PALETTE_LAYERS 8u
 extern const struct look palette_layers[PALETTE_LAYERS];
 static inline size_t palette_layer(size_t depth)
 {

@@ -37,7 +37,7 @@ uint32_t text_next(const char **text)
 
 static void put_plain(FILE *to, uint32_t point)
 {
-    char bytes[4];
+    char bytes[4] = { 0 };
     fwrite(bytes, 1, (size_t)(unicode_put_utf8(bytes, point) - bytes), to);
 }
 

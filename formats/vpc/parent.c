@@ -10,9 +10,10 @@
 char *vpc_utf16_to_utf8(const uint8_t *text, size_t size, bool big_endian)
 {
     char *out = malloc(size / 2 * UNICODE_UTF8_PER_UNIT + 1), *to = out;
-    size_t at = 0;
+    if (!out)
+        return NULL;
     size -= size % 2;
-    while (out && at < size) {
+    for (size_t at = 0; at < size;) {
         uint32_t code = unicode_next_utf16(text, size, &at, big_endian);
         if (code == 0)
             break;
@@ -22,8 +23,7 @@ char *vpc_utf16_to_utf8(const uint8_t *text, size_t size, bool big_endian)
         }
         to = unicode_put_utf8(to, code);
     }
-    if (out)
-        *to = '\0';
+    *to = '\0';
     return out;
 }
 
