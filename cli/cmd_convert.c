@@ -19,7 +19,7 @@
 
 /* What is short for --storage-opts. */
 struct network {
-    const char *connections, *requests, *request_size, *timeout;
+    const char *connections, *requests, *request_size, *timeout, *retries;
 };
 
 struct values {
@@ -94,10 +94,11 @@ static const struct cli_option options[] = {
       "writes to its disk before it answers; writeback, unsafe: as it comes" },
     { 'T', "source-cache", CLI_TEXT, FIELD(source_cache), "MODE|N",
       "whether what is read stays in the page cache; a number is taken for --threads, as in nbdcopy" },
-    { '\0', "connections", CLI_TEXT, FIELD(network.connections), "N", "connections to an NBD server at once (4)" },
+    { '\0', "connections", CLI_TEXT, FIELD(network.connections), "N", "connections to a server at once (NBD 4, HTTP 8)" },
     { 'R', "requests", CLI_TEXT, FIELD(network.requests), "N", "requests on their way at once, per connection (64)" },
     { '\0', "request-size", CLI_TEXT, FIELD(network.request_size), "SIZE", "bytes of a request to a server at most (256k)" },
     { '\0', "timeout", CLI_TEXT, FIELD(network.timeout), "SECONDS", "how long a server may owe an answer (60)" },
+    { '\0', "retries", CLI_TEXT, FIELD(network.retries), "N", "how often an HTTP request is sent again after a lost connection (5)" },
     { 'W', "out-of-order", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; workers are never held back" },
     { 'C', "copy-range", CLI_OPTIONAL, FIELD(copy_range), "N",
       "accepted for qemu-img's sake; the kernel copies where it can. With a number, the same as --connections" },
@@ -200,6 +201,7 @@ static int set_network_options(struct cli *cli, const struct values *values)
     append_option(text, sizeof text, "requests", network->requests);
     append_option(text, sizeof text, "request-size", network->request_size);
     append_option(text, sizeof text, "timeout", network->timeout);
+    append_option(text, sizeof text, "retries", network->retries);
     if (strlen(text) == sizeof text - 1)
         return cli_usage_error(cli, "the options for network storages are longer than %zu bytes", sizeof text - 2);
     if (!*text || !imgtk_context_set_storage_options(cli->context, text, &err))
