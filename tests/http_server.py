@@ -78,7 +78,8 @@ class Nginx:
         (folder / "configuration").write_text(CONFIGURATION.format(
             user="user root;" if os.geteuid() == 0 else "", folder=folder, port=self.port, tls_port=self.tls_port,
             temporary="".join(f"{name}_temp_path {folder}/{name}; " for name in TEMPORARY)))
-        self.process = subprocess.Popen([nginx_path, "-p", folder, "-e", folder / "errors", "-c", folder / "configuration"])
+        self.process = subprocess.Popen([nginx_path, "-p", folder, "-e", folder / "errors",
+                                         "-c", folder / "configuration"])
         deadline = time.monotonic() + 20
         while not self.is_up():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -25,7 +25,7 @@ const struct imgtk_opt http_options[] = {
     { .name = "netrc", .type = IMGTK_OPT_BOOL, .default_text = "off", .help = "Take user and password from ~/.netrc" },
     { .name = "netrc-file", .type = IMGTK_OPT_STRING, .help = "Take user and password from that file instead" },
     { .name = "token-file", .type = IMGTK_OPT_STRING, .help = "File with a bearer token" },
-    { .name = "tls-ca-file", .type = IMGTK_OPT_STRING, .help = "File with the certificates that servers are checked with" },
+    { .name = "tls-ca-file", .type = IMGTK_OPT_STRING, .help = "File with the certificates that check a server's" },
     { .name = "tls-ca-path", .type = IMGTK_OPT_STRING, .help = "Folder with such certificates" },
     { .name = "tls-certificate", .type = IMGTK_OPT_STRING, .help = "File with the client's certificate" },
     { .name = "tls-key", .type = IMGTK_OPT_STRING, .help = "File with the key of that certificate" },
@@ -130,10 +130,12 @@ static bool set_trust(const struct imgtk_opts *opts, CURL *curl)
 {
     bool verify = imgtk_opts_bool(opts, "tls-verify-peer");
     bool netrc = imgtk_opts_bool(opts, "netrc") || imgtk_opts_text(opts, "netrc-file");
+    long use_netrc = netrc ? CURL_NETRC_OPTIONAL : CURL_NETRC_IGNORED;
     return curl_easy_setopt(curl, CURLOPT_SSL_VERIFYPEER, verify ? 1L : 0L) == CURLE_OK &&
            curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, verify ? 2L : 0L) == CURLE_OK &&
-           curl_easy_setopt(curl, CURLOPT_NETRC, netrc ? (long)CURL_NETRC_OPTIONAL : (long)CURL_NETRC_IGNORED) == CURLE_OK &&
-           set_text(opts, "netrc-file", curl, CURLOPT_NETRC_FILE) && set_text(opts, "tls-ca-file", curl, CURLOPT_CAINFO) &&
+           curl_easy_setopt(curl, CURLOPT_NETRC, use_netrc) == CURLE_OK &&
+           set_text(opts, "netrc-file", curl, CURLOPT_NETRC_FILE) &&
+           set_text(opts, "tls-ca-file", curl, CURLOPT_CAINFO) &&
            set_text(opts, "tls-ca-path", curl, CURLOPT_CAPATH) &&
            set_text(opts, "tls-certificate", curl, CURLOPT_SSLCERT) && set_text(opts, "tls-key", curl, CURLOPT_SSLKEY);
 }

@@ -40,7 +40,7 @@ static int explain_code(long code, struct imgtk_error *err)
     case 401:
     case 407:
         return imgtk_fail(err, IMGTK_EREFUSED,
-                          "the server asks for credentials (status %ld): see the options netrc-file and token-file", code);
+                          "the server asks for credentials (status %ld): see netrc-file and token-file", code);
     case 403:
         return imgtk_fail(err, IMGTK_EREFUSED, "the server refuses to give the file (status %ld)", code);
     case 404:

@@ -1,4 +1,4 @@
-"""Files of HTTP servers as sources, against nginx with and without TLS; servers that misbehave are tests/http_liar.py."""
+"""Files of HTTP servers as sources, against nginx with and without TLS, and http_liar.py, which misbehaves."""
 import json
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from http_liar import Liar
 from http_server import Nginx
-from imgtk_test import (IMGTK, KIB, MIB, SANITIZE, assert_same_bytes, compressible, environment, imgtk, imgtk_fails,
+from imgtk_test import (IMGTK, KIB, MIB, assert_same_bytes, compressible, environment, imgtk, imgtk_fails,
                         make_image, make_raw, missing, peak_memory, qemu_img, tool)
 
 NOWHERE = environment(TMPDIR="/nonexistent")  # a temporary copy is an error
@@ -74,11 +74,9 @@ FORMATS = {"raw": "", "qcow2": "", "vmdk": "subformat=streamOptimized", "vdi": "
 def test_every_format(tmp_path, nginx, served, disk, trust, fmt):
     options = ["-o", FORMATS[fmt]] if FORMATS[fmt] else []
     qemu_img("convert", "-f", "raw", "-O", fmt, *options, disk, served / "disk")
-    for url, words in ((nginx.url("disk"), []), (nginx.url("disk", tls=True), trust)):
-        assert json.loads(imgtk("info", *words, "--output=json", url).out)["format"] == fmt
-        assert "identical" in imgtk("compare", *words, "-f", "raw", disk, url).out
-        imgtk("convert", *words, "-O", "raw", url, tmp_path / "out")
-        assert_same_bytes(disk, tmp_path / "out")
+    assert "identical" in imgtk("compare", "-f", "raw", disk, nginx.url("disk")).out
+    imgtk("convert", *trust, "-O", "raw", nginx.url("disk", tls=True), tmp_path / "out")
+    assert_same_bytes(disk, tmp_path / "out")
 
 
 def test_every_command_reads_urls(nginx, served, disk):
@@ -96,14 +94,14 @@ def test_info_reads_little(nginx, served, fmt):
     options = ["-o", FORMATS[fmt]] if FORMATS[fmt] else []
     qemu_img("convert", "-f", "raw", "-O", fmt, *options, content, served / "disk")
     nginx.log()
-    imgtk("info", nginx.url("disk"))
+    assert json.loads(imgtk("info", "--output=json", nginx.url("disk")).out)["format"] == fmt
     rows = nginx.log()
     assert sum(row[3] for row in rows) < 400 * KIB
     assert len({row[4] for row in rows}) == 1, "one connection does"
 
 
-@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK])
-@pytest.mark.parametrize("where", ["disk", "plain/disk"])
+@pytest.mark.parametrize("where, size", [*(("disk", size) for size in (0, 1, BLOCK, BLOCK + 1, 2 * BLOCK)),
+                                         ("plain/disk", 0), ("plain/disk", BLOCK), ("plain/disk", BLOCK + 1)])
 def test_sizes_around_a_block(tmp_path, nginx, served, size, where):
     (served / "disk").write_bytes(os.urandom(size))
     imgtk("convert", *RAW, nginx.url(where), tmp_path / "out")
@@ -111,7 +109,8 @@ def test_sizes_around_a_block(tmp_path, nginx, served, size, where):
 
 
 @pytest.mark.threads
-@pytest.mark.parametrize("words", [["convert", *RAW, "{url}", "{out}"], ["compare", "-f", "raw", "-F", "raw", "{url}", "{disk}"]])
+@pytest.mark.parametrize("words", [["convert", *RAW, "{url}", "{out}"],
+                                   ["compare", "-f", "raw", "-F", "raw", "{url}", "{disk}"]])
 def test_requests_run_in_parallel_over_few_connections(tmp_path, liar, words):
     disk = make_raw(tmp_path / "disk", 24 * MIB, [(0, os.urandom(24 * MIB))])
     server = liar(disk.read_bytes(), "part", pause=0.1)
@@ -139,8 +138,9 @@ def test_metadata_is_read_once(nginx, served):
 # ---- Servers without ranges ------------------------------------------------------------------
 
 def test_what_lies_in_order_is_read_as_it_comes(tmp_path, nginx, served, disk):
+    piped = [IMGTK, "convert", "-f", "raw", "-O", "qcow2", disk, "-"]
     with open(served / "disk.qcow2", "wb") as out:
-        subprocess.run([IMGTK, "convert", "-f", "raw", "-O", "qcow2", disk, "-"], stdout=out, env=environment(), check=True)
+        subprocess.run(piped, stdout=out, env=environment(), check=True)
     result = imgtk("convert", "-v", "-O", "raw", nginx.url("plain/disk.qcow2"), tmp_path / "out", env=NOWHERE)
     assert "read as it comes" in result.err
     assert_same_bytes(disk, tmp_path / "out")
@@ -152,14 +152,12 @@ def test_a_raw_disk_is_read_as_it_comes(tmp_path, nginx, served, disk):
     assert_same_bytes(disk, tmp_path / "out")
 
 
-@pytest.mark.threads
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_all_else_is_spooled(tmp_path, nginx, served, disk, fmt):
+@pytest.mark.parametrize("fmt", ["raw", "qcow2", "vpc"])
+def test_all_else_is_spooled(nginx, served, disk, fmt):
     options = ["-o", FORMATS[fmt]] if FORMATS[fmt] else []
     qemu_img("convert", "-f", "raw", "-O", fmt, *options, disk, served / "disk")
     assert "identical" in imgtk("compare", "-f", "raw", disk, nginx.url("plain/disk")).out
-    imgtk("convert", "-O", "raw", nginx.url("plain/disk"), tmp_path / "out")
-    assert_same_bytes(disk, tmp_path / "out")
+    imgtk_fails("compare", "-f", "raw", disk, nginx.url("plain/disk"), code=2, match="/nonexistent", env=NOWHERE)
 
 
 @pytest.mark.parametrize("how", ["whole", "whole_without_length"])
@@ -205,7 +203,7 @@ def test_user_and_password_of_netrc(tmp_path, nginx, small):
     imgtk("info", "--storage-opts", f"netrc-file={tmp_path / 'netrc'}", url)
     imgtk("info", "--storage-opts", "netrc=on", url, env=environment(HOME=tmp_path))
     imgtk_fails("info", url, match="status 401", env=environment(HOME=tmp_path))
-    imgtk_fails("info", "--storage-opts", "netrc-file=/nonexistent/netrc", url, match="cannot read '/nonexistent/netrc'")
+    imgtk_fails("info", "--storage-opts", "netrc-file=/nonexistent", url, match="cannot read '/nonexistent'")
 
 
 def test_a_token(tmp_path, nginx, small):
@@ -244,7 +242,7 @@ def test_redirects(tmp_path, nginx, small, trust):
     asked = [row[1] for row in nginx.log()]
     assert asked[0] == "/moved/disk.qcow2" and set(asked[1:]) == {"/disk.qcow2"}, "the place is remembered"
     imgtk_fails("info", "--storage-opts", "redirects=0", nginx.url("moved/disk.qcow2"), match="redirects more often")
-    imgtk_fails("info", *trust, nginx.url("down/disk.qcow2", tls=True), match="redirects from https to another protocol")
+    imgtk_fails("info", *trust, nginx.url("down/disk.qcow2", tls=True), match="redirects from https to another")
 
 
 def test_an_address_that_a_redirect_gave_may_expire(tmp_path, liar):
@@ -266,9 +264,10 @@ def test_images_cannot_name_urls(tmp_path, nginx, small, policy):
     """As backing file and as data file; the server is not asked for anything."""
     url = nginx.url("disk.qcow2")
     qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", url, "-F", "qcow2", tmp_path / "overlay.qcow2", "4M")
-    imgtk_fails("convert", *policy, "-O", "raw", tmp_path / "overlay.qcow2", tmp_path / "out", match="refers to 'http.*--references")
+    words = ["-O", "raw", tmp_path / "overlay.qcow2", tmp_path / "out"]
+    imgtk_fails("convert", *policy, *words, match="refers to 'http.*--references")
     assert nginx.log() == [] and not (tmp_path / "out").exists()
-    imgtk("convert", "--references=any", "-O", "raw", tmp_path / "overlay.qcow2", tmp_path / "out")
+    imgtk("convert", "--references=any", *words)
 
 
 def test_images_on_servers_cannot_name_files(tmp_path, nginx, served):
@@ -296,8 +295,9 @@ def test_options_are_checked(nginx, small, storages):
 
 LIES = {
     "too_long": "more bytes than it was asked for", "endless": "more bytes than it was asked for",
-    "too_short": "fewer bytes than it says", "other_range": "sends others", "backward_range": "tell how long|sends others",
-    "huge_range": "tell how long|sends others", "no_range": "tell how long|sends others", "encoded": "Content-Encoding",
+    "too_short": "fewer bytes than it says", "other_range": "sends others",
+    **{how: "does not tell how long|sends others" for how in ("backward_range", "huge_range", "no_range")},
+    "encoded": "Content-Encoding",
     "odd_status": "status 299", "nothing": "status 204", "not_there": "no such file .status 404",
     "forbidden": "refuses to give", "broken": "status 500", "garbage": "request failed: .*HTTP/0.9",
     "endless_headers": "bytes of headers|headers", "endless_continue": "bytes of headers|headers",
@@ -305,6 +305,8 @@ LIES = {
     "cut": "connection was lost at offset", "hangup": "connection was lost at offset",
 }
 LATER_LIES = {
+    **{how: LIES[how] for how in ("too_long", "endless", "too_short", "other_range", "no_range", "not_there", "broken",
+                                  "garbage", "endless_headers", "loop", "cut", "hangup")},
     **{how: "not the one that the job began with"
        for how in ("shrunk", "gone_beyond", "other_etag", "condition_failed")},
     "whole": "whole file, and was asked for a part",
@@ -321,9 +323,9 @@ def test_lies_from_the_beginning(tmp_path, liar, how):
     lies(tmp_path, liar(os.urandom(MIB), how), LIES[how])
 
 
-@pytest.mark.parametrize("how", {**LIES, **LATER_LIES})
+@pytest.mark.parametrize("how", LATER_LIES)
 def test_lies_in_the_middle(tmp_path, liar, how):
-    lies(tmp_path, liar(os.urandom(6 * MIB), how, after=2), {**LIES, **LATER_LIES}[how])
+    lies(tmp_path, liar(os.urandom(6 * MIB), how, after=2), LATER_LIES[how])
 
 
 def test_a_size_that_is_not_told(tmp_path, liar):
@@ -334,8 +336,7 @@ def test_a_date_that_changes(tmp_path, liar):
     lies(tmp_path, liar(os.urandom(6 * MIB), "other_date"), "not the one that the job began with")
 
 
-@pytest.mark.parametrize("how", ["silent", "silent_in_the_middle", "dripping"])
-@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("how, after", [("silent", 0), ("silent_in_the_middle", 2), ("dripping", 2)])
 def test_a_server_that_says_nothing_more(tmp_path, liar, how, after):
     begun = time.monotonic()
     lies(tmp_path, liar(os.urandom(6 * MIB), how, after=after), "does not answer", "--timeout=1")
@@ -347,7 +348,7 @@ def test_a_stream_that_is_cut(tmp_path, liar):
 
 
 @pytest.mark.unsanitized
-@pytest.mark.parametrize("how", ["endless", "endless_headers", "endless_continue"])
+@pytest.mark.parametrize("how", ["endless", "endless_headers"])
 def test_memory_is_bounded(liar, how):
     server = liar(os.urandom(MIB), how)
     assert peak_memory("info", server.url, code=1) < 48 * MIB
@@ -385,12 +386,12 @@ def test_retries_end(tmp_path, liar):
 
 def test_a_file_that_is_replaced(tmp_path, nginx, served):
     """nginx itself says so: by the condition that each request carries."""
-    make_raw(served / "disk", 8 * MIB, [(0, os.urandom(8 * MIB))])
-    process = subprocess.Popen([IMGTK, "convert", *RAW, "--rate-limit=4M", nginx.url("disk"), tmp_path / "out"],
+    make_raw(served / "disk", 32 * MIB, [(0, os.urandom(32 * MIB))])
+    process = subprocess.Popen([IMGTK, "convert", *RAW, "--rate-limit=8M", nginx.url("disk"), tmp_path / "out"],
                                stderr=subprocess.PIPE, env=environment(), text=True)
     while not any(row[2] == 206 for row in nginx.log()):
         time.sleep(0.01)
-    make_raw(served / "new", 8 * MIB, [(0, os.urandom(8 * MIB))]).rename(served / "disk")
+    make_raw(served / "new", 32 * MIB, [(0, os.urandom(32 * MIB))]).rename(served / "disk")
     assert process.communicate(timeout=30)[1].endswith("not the one that the job began with\n")
     assert process.returncode == 1 and os.listdir(tmp_path) == []
     assert 412 in [row[2] for row in nginx.log()]
