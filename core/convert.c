@@ -174,6 +174,8 @@ static int run(struct conversion *conversion, struct imgtk_error *err)
         return status;
     workers_run(conversion->workers, work, conversion);
     if (conversion->error.status) {
+        if (conversion->target.resume)
+            resume_keep(conversion->target.resume, conversion);
         *err = conversion->error;
         return conversion->error.status;
     }

@@ -36,6 +36,7 @@ struct resume {
     struct waiting *waiting; /* in the order of their numbers */
     uint64_t next_number;
     uint64_t flushed_ns, flush_took_ns; /* when the last flush ended; how long it took */
+    bool lost; /* a flush failed: the next one could succeed without what that one has lost */
 };
 
 static uint64_t now_ns(void)
@@ -253,6 +254,7 @@ static int flush(struct resume *resume, struct imgtk_storage *file, struct imgtk
 {
     uint64_t began = now_ns();
     int status = imgtk_storage_flush(file, err);
+    resume->lost = resume->lost || status;
     if (!status)
         status = journal_write(resume->journal, err);
     resume->flushed_ns = now_ns();
@@ -273,6 +275,14 @@ int resume_record(struct resume *resume, struct conversion *conversion, const st
         status = flush(resume, conversion->target.file, err);
     pthread_mutex_unlock(&resume->lock);
     return status;
+}
+
+void resume_keep(struct resume *resume, struct conversion *conversion)
+{
+    pthread_mutex_lock(&resume->lock);
+    if (!resume->lost)
+        flush(resume, conversion->target.file, NULL);
+    pthread_mutex_unlock(&resume->lock);
 }
 
 /* ---- Ending ------------------------------------------------------------- */

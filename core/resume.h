@@ -37,6 +37,8 @@ int resume_replay(struct resume *resume, struct conversion *conversion, struct i
 /* An item is written; its runs may be recorded with the next flush. Thread-safe. */
 int resume_record(struct resume *resume, struct conversion *conversion, const struct item *item,
                   const struct run *runs, size_t count, struct imgtk_error *err);
+/* The conversion has failed: what was done until then is recorded, as far as it can be. After the last worker ended. */
+void resume_keep(struct resume *resume, struct conversion *conversion);
 /* Gives the finished file its name and removes the journal. */
 int resume_commit(struct resume *resume, struct imgtk_storage *file, bool sync, struct imgtk_error *err);
 /* What was written turned out to be wrong: resume_close() keeps nothing of it. */

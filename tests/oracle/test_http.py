@@ -399,7 +399,7 @@ def test_a_file_that_is_replaced(tmp_path, nginx, served):
 
 def test_a_conversion_goes_on_where_the_line_was_cut(tmp_path, liar):
     content = os.urandom(24 * MIB)
-    first = liar(content, "hangup", after=6, pause=0.05)
+    first = liar(content, "hangup", after=6)
     words = ["convert", *RAW, "--resume", "--retries=0", "-m", "1"]
     imgtk_fails(*words, first.url, tmp_path / "out", match="connection was lost")
     assert not (tmp_path / "out").exists() and (tmp_path / "out.imgtk-part").exists()
@@ -408,10 +408,11 @@ def test_a_conversion_goes_on_where_the_line_was_cut(tmp_path, liar):
     imgtk(*words, first.url, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == content
     assert len(first.seen) - before < 12, "not from the beginning"
+    assert sorted(os.listdir(tmp_path)) == ["out"]
 
 
 def test_a_conversion_goes_on_with_the_same_content_only(tmp_path, liar):
-    server = liar(os.urandom(12 * MIB), "hangup", after=4, pause=0.05)
+    server = liar(os.urandom(12 * MIB), "hangup", after=4)
     words = ["convert", *RAW, "--resume", "--retries=0", "-m", "1", server.url, tmp_path / "out"]
     imgtk_fails(*words, match="connection was lost")
     server.how, server.after = "other_etag", 0
