@@ -387,8 +387,8 @@ def test_retries_end(tmp_path, liar):
 def test_a_file_that_is_replaced(tmp_path, nginx, served):
     """nginx itself says so: by the condition that each request carries."""
     make_raw(served / "disk", 32 * MIB, [(0, os.urandom(32 * MIB))])
-    process = subprocess.Popen([IMGTK, "convert", *RAW, "--rate-limit=8M", nginx.url("disk"), tmp_path / "out"],
-                               stderr=subprocess.PIPE, env=environment(), text=True)
+    words = ["convert", *RAW, "-m", "1", "--rate-limit=2M", nginx.url("disk"), tmp_path / "out"]
+    process = subprocess.Popen([IMGTK, *words], stderr=subprocess.PIPE, env=environment(), text=True)
     while not any(row[2] == 206 for row in nginx.log()):
         time.sleep(0.01)
     make_raw(served / "new", 32 * MIB, [(0, os.urandom(32 * MIB))]).rename(served / "disk")
