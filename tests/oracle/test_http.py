@@ -385,13 +385,14 @@ def test_retries_end(tmp_path, liar):
 
 
 def test_a_file_that_is_replaced(tmp_path, nginx, served):
-    """nginx itself says so: by the condition that each request carries."""
-    make_raw(served / "disk", 32 * MIB, [(0, os.urandom(32 * MIB))])
-    words = ["convert", *RAW, "-m", "1", "--rate-limit=2M", nginx.url("disk"), tmp_path / "out"]
+    """nginx itself says so: by the condition that each request carries. Its ETag is made of seconds and size."""
+    make_raw(served / "disk", 16 * MIB, [(0, os.urandom(16 * MIB))])
+    os.utime(served / "disk", (0, 10 ** 9))
+    words = ["convert", *RAW, "-m", "1", "--rate-limit=4M", nginx.url("disk"), tmp_path / "out"]
     process = subprocess.Popen([IMGTK, *words], stderr=subprocess.PIPE, env=environment(), text=True)
     while not any(row[2] == 206 for row in nginx.log()):
         time.sleep(0.01)
-    make_raw(served / "new", 32 * MIB, [(0, os.urandom(32 * MIB))]).rename(served / "disk")
+    make_raw(served / "new", 16 * MIB, [(0, os.urandom(16 * MIB))]).rename(served / "disk")
     assert process.communicate(timeout=30)[1].endswith("not the one that the job began with\n")
     assert process.returncode == 1 and os.listdir(tmp_path) == []
     assert 412 in [row[2] for row in nginx.log()]
