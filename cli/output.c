@@ -35,6 +35,7 @@ static void print_message(const struct cli *cli, const char *color, const char *
 {
     char line[2 * IMGTK_MESSAGE_SIZE];
     vsnprintf(line, sizeof line, format, args);
+    imgtk_hide_credentials(line);
     clean(line);
     fflush(stdout);
     if (cli_shows_colors(stderr))

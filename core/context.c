@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "credentials.h"
 #include "registry.h"
 
 int imgtk_context_new(struct imgtk_context **out, struct imgtk_error *err)
@@ -95,7 +94,7 @@ void context_note(struct imgtk_context *context, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof(line), format, args);
     va_end(args);
-    credentials_hide(line);
+    imgtk_hide_credentials(line);
     context->note(context->note_context, line);
 }
 

@@ -1,8 +1,8 @@
-#include "credentials.h"
+#include "imgtk/error.h"
 
 #include <string.h>
 
-void credentials_hide(char *text)
+void imgtk_hide_credentials(char *text)
 {
     for (char *host = text; (host = strstr(host, "://")) != NULL;) {
         host += 3;

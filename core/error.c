@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "credentials.h"
-
 static int status_of_errno(int os_errno)
 {
     switch (os_errno) {
@@ -29,7 +27,7 @@ static int status_of_errno(int os_errno)
 static void set_message(struct imgtk_error *err, char *text)
 {
     size_t i = 0;
-    credentials_hide(text);
+    imgtk_hide_credentials(text);
     for (; i < sizeof(err->message) - 1 && text[i] != '\0'; i++)
         err->message[i] = (unsigned char)text[i] < 0x20 ? '?' : text[i];
     err->message[i] = '\0';

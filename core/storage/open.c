@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "context.h"
-#include "credentials.h"
 #include "opts_shared.h"
 #include "storage/storage.h"
 
@@ -69,7 +68,7 @@ static char *name_without_secrets(const char *name)
 {
     char *copy = strdup(name);
     if (copy)
-        credentials_hide(copy);
+        imgtk_hide_credentials(copy);
     char *host = copy ? strstr(copy, "://") : NULL;
     char *query = host ? strchr(host, '?') : NULL;
     if (query && host[3] != '/' && host + 3 != query)

@@ -59,6 +59,12 @@ IMGTK_API int imgtk_fail_errno(struct imgtk_error *err, int os_errno, const char
 /* Puts "text: " before the message already in *err and returns its status. */
 IMGTK_API int imgtk_fail_prefix(struct imgtk_error *err, const char *format, ...) IMGTK_PRINTF(2, 3);
 
+/*
+ * Takes "user:password@" out of every URL in the text; the user's name alone can be a key too (https://TOKEN@host/).
+ * Messages have been through here, and so should be what a program prints of names that its user gave.
+ */
+IMGTK_API void imgtk_hide_credentials(char *text);
+
 #ifdef __cplusplus
 }
 #endif
