@@ -64,6 +64,14 @@ def chain(path, base, depth):
         base = name
 
 
+def sparse(path):
+    """1 TiB with 64 KiB of data in every 16 GiB."""
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+        for at in range(0, 1 << 40, 16 << 30):
+            os.pwrite(file.fileno(), os.urandom(64 << 10), at)
+
+
 def metadata(path, size):
     """Tables for every cluster. The file is as long as the disk, which ext4 allows up to 16 TiB."""
     qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, size)
@@ -94,6 +102,7 @@ def recipes(folder, size_gib, quick):
         "fragmented64k.qcow2": lambda at: fragmented(at, 65536, 500 if quick else 10_000),
         "overlay.qcow2": lambda at: overlay(at, folder / "plain.qcow2"),
         "chain.qcow2": lambda at: chain(at, folder / "plain.qcow2", 5 if quick else 50),
+        "sparse1t.raw": sparse,
         "small.qcow2": lambda at: qemu_img("convert", "-O", "qcow2", ROOT / "tests/fixtures/debian.qcow2", at),
     }
     return made

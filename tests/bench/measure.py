@@ -139,3 +139,41 @@ class Mounted:
         subprocess.run(["umount", str(self.folder)], check=True)
         self.folder.rmdir()
         Path(self.disk).unlink()
+
+
+class Served:
+    """nbdkit's servers on sockets in a folder; a context manager that gives the folder.
+
+    `file` and `memory` hold the disk, `target` (a file) and `empty` (memory) are as large, and `sparse` is mostly a hole.
+    """
+
+    def __init__(self, source, sparse, folder):
+        self.source, self.folder = source, folder / "served"
+        size = source.stat().st_size
+        self.target = self.folder / "target.raw"
+        self.plugins = {"file": ["file", source], "memory": ["memory", size], "empty": ["memory", size],
+                        "target": ["file", self.target], "sparse": ["file", sparse]}
+        self.servers = []
+
+    def __enter__(self):
+        self.folder.mkdir(exist_ok=True)
+        with open(self.target, "wb") as file:
+            file.truncate(self.source.stat().st_size)
+        for name, plugin in self.plugins.items():
+            self.start(self.folder / name, [str(word) for word in plugin])
+        subprocess.run(["nbdcopy", str(self.source), f"nbd+unix:///?socket={self.folder / 'memory'}"], check=True)
+        return self.folder
+
+    def start(self, socket, plugin):
+        socket.unlink(missing_ok=True)
+        self.servers.append(subprocess.Popen(["nbdkit", "-f", "-U", str(socket), *plugin]))
+        while not socket.exists():
+            if self.servers[-1].poll() is not None:
+                sys.exit(f"nbdkit {' '.join(plugin)}: exit {self.servers[-1].returncode}")
+            time.sleep(0.01)
+
+    def __exit__(self, *_):
+        for server in self.servers:
+            server.terminate()
+            server.wait()
+        shutil.rmtree(self.folder)

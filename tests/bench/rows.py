@@ -6,7 +6,8 @@ class Row:
     """One job: imgtk's command, the peers' commands, and how their results are compared.
 
     In a command, {out} is the file to write; `form` is its format. Without `form` what the command prints is read and
-    thrown away. `on` names a file system that the job runs on (mounts.py); None: where the inputs are.
+    thrown away. `on` names a file system that the job runs on, or is "nbd" for servers whose sockets are in {in}
+    (measure.py); None: where the inputs are.
     """
 
     def __init__(self, name, goal, mine, peers, form=None, on=None):
@@ -86,5 +87,26 @@ def shared_rows(inputs):
                 "raw", kind) for kind in ("btrfs", "xfs")]
 
 
+def nbd_rows(inputs):
+    """With the connections, requests and their size that both have by default: 4, 64 and 256 KiB."""
+    def row(name, source, target, options="", form=None):
+        mine = f"{IMGTK} convert --no-sync {options} -f raw -O raw {source} {target}"
+        return Row(name, 1.0, mine, [f"nbdcopy {source} {target}"], form, "nbd")
+
+    def server(name):
+        return f"nbd+unix:///?socket={{in}}/{name}"
+
+    raw = inputs["os.raw"]
+    return [
+        row("NBD (file) to raw", server("file"), "{out}", form="raw"),
+        row("NBD (file) to nothing", server("file"), "null:"),
+        row("NBD (memory) to nothing", server("memory"), "null:"),
+        row("raw to NBD (memory)", raw, server("empty"), "-n"),
+        row("raw to NBD (file)", raw, server("target"), "-n"),
+        row("NBD (file) to NBD (memory)", server("file"), server("empty"), "-n"),
+        row("sparse 1 TiB from NBD to raw", server("sparse"), "{out}", form="raw"),
+    ]
+
+
 def all_rows(inputs):
-    return convert_rows(inputs) + look_rows(inputs) + shared_rows(inputs)
+    return convert_rows(inputs) + look_rows(inputs) + shared_rows(inputs) + nbd_rows(inputs)
