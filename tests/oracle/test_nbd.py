@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from imgtk_test import (GIB, KIB, MIB, TESTS, TIB, assert_same_bytes, compressible, imgtk, imgtk_fails, make_image,
-                        make_raw, missing, qemu_img, tool)
+from imgtk_test import (GIB, KIB, MIB, TESTS, TIB, allocated, assert_same_bytes, compressible, execute, imgtk,
+                        imgtk_fails, make_image, make_raw, missing, qemu_img, tool)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,10 +17,17 @@ def module():
         missing("the NBD module is not built (libnbd)")
 
 
-@pytest.fixture
-def source(tmp_path):
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
     pieces = [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB)), (12 * MIB, b"e" * 512)]
-    return make_raw(tmp_path / "source.raw", 12 * MIB + 512, pieces)
+    return make_raw(tmp_path_factory.mktemp("nbd") / "source.raw", 12 * MIB + 512, pieces)
+
+
+@pytest.fixture(scope="module")
+def whole_blocks(tmp_path_factory):
+    """A disk for servers that take blocks of 4 KiB at least."""
+    pieces = [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB))]
+    return make_raw(tmp_path_factory.mktemp("nbd") / "blocks.raw", 12 * MIB, pieces)
 
 
 # ---- Source and destination ---------------------------------------------------------
@@ -31,6 +38,7 @@ KINDS = {
     "slow": ["--filter=delay", ("rdelay=2ms", "wdelay=2ms")], "no-zero": ["--filter=nozero"],
     "blocks": ["--filter=blocksize-policy",
                ("blocksize-minimum=4096", "blocksize-preferred=64k", "blocksize-error-policy=error")],
+    "small-requests": ["--filter=blocksize", ("maxdata=64k", "maxlen=1M")],
     "simple-replies": ["--no-sr"],
 }
 
@@ -43,8 +51,8 @@ def kit_words(kind, *plugin):
 
 @pytest.mark.threads
 @pytest.mark.parametrize("kind", KINDS)
-def test_from_a_server(tmp_path, nbdkit, kind):
-    source = make_raw(tmp_path / "source.raw", 12 * MIB, [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB))])
+def test_from_a_server(tmp_path, nbdkit, whole_blocks, kind):
+    source = whole_blocks
     uri = nbdkit(*kit_words(kind, "file", source))
     imgtk("convert", "-f", "raw", "-O", "raw", uri, tmp_path / "out")
     assert_same_bytes(source, tmp_path / "out")
@@ -54,9 +62,9 @@ def test_from_a_server(tmp_path, nbdkit, kind):
 
 @pytest.mark.threads
 @pytest.mark.parametrize("kind", KINDS)
-def test_to_a_server(tmp_path, nbdkit, kind):
+def test_to_a_server(tmp_path, nbdkit, whole_blocks, kind):
     """Over old content, which holes of the source must replace by zeroes."""
-    source = make_raw(tmp_path / "source.raw", 12 * MIB, [(0, compressible(MIB)), (5 * MIB + 512, os.urandom(3 * MIB))])
+    source = whole_blocks
     export = make_raw(tmp_path / "export", 12 * MIB, [(0, b"\xaa" * 12 * MIB)])
     uri = nbdkit(*kit_words(kind, "file", export))
     line = imgtk("convert", "-n", "--checksum", "--verify", "-f", "raw", "-O", "raw", source, uri).out
@@ -115,11 +123,36 @@ def test_depths_are_the_servers(tmp_path, serve):
     imgtk_fails("map", "--allocation-depth", serve(*words), match="qemu-nbd -A")
 
 
-def test_an_empty_tebibyte_takes_no_time(tmp_path, nbdkit):
-    uri = nbdkit("memory", "1T")
-    assert json.loads(imgtk("map", "--output=json", uri).out)[0]["length"] == TIB
-    imgtk("convert", "-f", "raw", "-O", "qcow2", uri, tmp_path / "out.qcow2", timeout=20)
-    assert os.path.getsize(tmp_path / "out.qcow2") < MIB
+def test_a_tebibyte_takes_the_time_of_its_data(tmp_path, nbdkit):
+    """Three pieces far apart: what is read is them, and nothing is read of what lies between."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    at = {64 * MIB: b"first", 500 * GIB: b"second", TIB - MIB: b"third"}
+    data = " ".join(f'@{offset} "{word.decode()}"' for offset, word in at.items())
+    uri = nbdkit("--filter=log", "data", f"data={data}", "size=1T", f"logfile={log}")
+    imgtk("convert", "-f", "raw", "-O", "raw", uri, out, timeout=30)
+    requests = re.findall(r" (Read|Extents) id=\d+ offset=0x\w+ count=(0x\w+)", log.read_text())
+    assert sum(int(count, 16) for kind, count in requests if kind == "Read") < MIB
+    assert 256 <= sum(kind == "Extents" for kind, _ in requests) < 600 # the protocol counts in 32 bits
+    assert out.stat().st_size == TIB and allocated(out) < MIB
+    with open(out, "rb") as file:
+        for offset, word in at.items():
+            assert os.pread(file.fileno(), len(word) + 1, offset) == word + b"\0"
+
+
+def test_a_file_within_a_file_system(tmp_path, nbdkit):
+    """nbdkit's ext2 filter, in both directions; of holes it tells those of the file system, so they must not be asked."""
+    (tmp_path / "tree").mkdir()
+    source = make_raw(tmp_path / "tree/disk", 2 * MIB + 512, [(512 * KIB, os.urandom(MIB)), (2 * MIB, b"end")])
+    system = make_raw(tmp_path / "system", 16 * MIB)
+    execute([tool("mke2fs"), "-q", "-t", "ext4", "-d", tmp_path / "tree", system])
+    uri = nbdkit("--filter=ext2", "file", system, "ext2file=/disk")
+    read = ["convert", "--no-extents", "-f", "raw", "-O", "raw", uri]
+    imgtk(*read, tmp_path / "out")
+    assert_same_bytes(source, tmp_path / "out")
+    other = make_raw(tmp_path / "other", 2 * MIB + 512, [(0, os.urandom(MIB))])
+    imgtk("convert", "-n", "-f", "raw", "-O", "raw", other, uri)
+    imgtk(*read, tmp_path / "back")
+    assert_same_bytes(other, tmp_path / "back")
 
 
 # ---- Servers that imgtk starts ---------------------------------------------------------
