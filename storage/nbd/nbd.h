@@ -70,6 +70,7 @@ struct nbd_connection {
     struct nbd_settings settings;
     struct nbd_request *flying;       /* handed to libnbd, not answered yet */
     unsigned in_flight;
+    const struct nbd_request *at_hand; /* being handed to libnbd, not answered yet */
     bool contradicted;                /* an answer was one that the protocol does not allow */
     pthread_t thread;
     bool has_thread;

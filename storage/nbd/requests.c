@@ -51,8 +51,11 @@ static int on_done(void *context, int *error)
         request->next->at = request->at;
     connection->in_flight--;
     bool is_short = request->command == NBD_READ && request->received < request->length;
+    bool at_hand = connection->at_hand == request;
+    if (at_hand)
+        connection->at_hand = NULL;
     finish(request, *error ? *error : is_short ? EPROTO : 0);
-    return 1; /* libnbd may forget it */
+    return at_hand ? 0 : 1; /* 1: libnbd may forget it, which it does too early while it is taking it over */
 }
 
 /* libnbd leaves zeroes where a server sends nothing, and does not mind a range that is sent again and again. */
@@ -119,8 +122,11 @@ static void send_one(struct nbd_connection *connection, struct nbd_request *requ
         request->next->at = &request->next;
     connection->flying = request;
     connection->in_flight++;
-    if (hand_over(connection->handle, request) < 0)
+    connection->at_hand = request;
+    int64_t cookie = hand_over(connection->handle, request);
+    if (cookie < 0 && connection->at_hand)
         on_done(request, &(int){ nbd_get_errno() ? nbd_get_errno() : EIO });
+    connection->at_hand = NULL;
 }
 
 /* The requests that may set out now, in a list. *stopped: no more will come. */
