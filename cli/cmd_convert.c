@@ -30,7 +30,7 @@ struct values {
     const char *sparse, *workers, *threads, *cache, *source_cache, *copy_range, *rate, *queue;
     bool allocated, no_extents, synchronous;
     const char *checksum;
-    bool verify, existing, is_zero, compress, salvage, no_sync, resume, image_opts;
+    bool verify, existing, is_zero, zeroed, compress, salvage, no_sync, resume, image_opts;
     struct progress_options progress;
     struct network network;
     struct cli_list options;
@@ -68,7 +68,8 @@ static const struct cli_option options[] = {
     { '\0', "relative-format", CLI_TEXT, FIELD(relative_format), "FMT", "format of BASE (by its content)" },
     { 'n', "no-create", CLI_FLAG, FIELD(existing), NULL, "write into the destination that is there" },
     { '\0', "target-is-zero", CLI_FLAG, FIELD(is_zero), NULL, "with -n: the destination reads as zeroes already" },
-    { '\0', "destination-is-zero", CLI_FLAG, FIELD(is_zero), NULL, NULL },
+    { '\0', "destination-is-zero", CLI_FLAG, FIELD(zeroed), NULL,
+      "the same, also without -n: a server's export is written in place anyway" },
     { '\0', "salvage", CLI_FLAG, FIELD(salvage), NULL, "unreadable parts become zeroes, with a warning each" },
     { '\0', "no-sync", CLI_FLAG, FIELD(no_sync), NULL, "do not wait until the destination is on disk" },
     { '\0', "checksum", CLI_OPTIONAL, FIELD(checksum), "ALGORITHM",
@@ -228,7 +229,7 @@ static int check_combination(struct cli *cli, const struct values *values, const
                          "images");
     if (values->existing && strcmp(target, "-") == 0)
         return cli_error(cli, "-n and a pipe as destination contradict each other");
-    if (values->is_zero && values->backing)
+    if ((values->is_zero || values->zeroed) && values->backing)
         return cli_error(cli, "--target-is-zero cannot be used when the destination image has a backing file");
     if (values->verify && is_stdout(target))
         return cli_error(cli, "--verify and a pipe as destination contradict each other: it cannot be read back");
@@ -418,7 +419,8 @@ static int convert_opened(struct cli *cli, const struct values *values, const st
         .rate_limit = values->rate_limit, .verify = values->verify,
         .algorithm = algorithm(values),
         .target = { .name = name, .format = target->driver->name, .format_opts = target->options,
-                    .existing = values->existing, .is_zero = values->is_zero, .compress = values->compress,
+                    .existing = values->existing, .is_zero = values->is_zero || values->zeroed,
+                    .compress = values->compress,
                     .drop_cache = drops_cache(values->cache), .write_through = writes_through(values->cache),
                     .no_sync = values->no_sync, .resume = values->resume },
     };

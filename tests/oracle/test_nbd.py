@@ -264,6 +264,16 @@ def test_zeroes_are_never_trimmed(tmp_path, nbdkit):
     assert_same_bytes(source, export)
 
 
+@pytest.mark.parametrize("flags, zeroes", [([], True), (["--destination-is-zero"], False)])
+def test_a_destination_that_is_zero(tmp_path, nbdkit, flags, zeroes):
+    log = tmp_path / "log"
+    source = make_raw(tmp_path / "source", 4 * MIB, [(MIB, os.urandom(MIB))])
+    uri = nbdkit("--filter=log", "memory", "4M", f"logfile={log}")
+    imgtk("convert", *flags, "-f", "raw", "-O", "raw", source, uri)
+    assert (" Zero id=" in log.read_text()) == zeroes
+    assert "identical" in imgtk("compare", "-f", "raw", source, uri).out
+
+
 WITHOUT_FUA = ["eval", "get_size=echo 1M", "pread=head -c $3 /dev/zero", "can_write=exit 0", "pwrite=cat >/dev/null",
                "can_zero=exit 0", "zero=exit 0", "can_flush=exit 0", "flush=exit 0", "can_fua=echo none"]
 
