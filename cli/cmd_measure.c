@@ -34,9 +34,12 @@ static const struct cli_option options[] = {
     CLI_COMMON_OPTIONS
 };
 
-/* qemu-img tells what bitmaps would take where both formats have them; convert copies none. */
+/* qemu-img tells what bitmaps would take where both images can have them; convert copies none. */
 static bool has_bitmaps(const struct imgtk_image *image, const struct target *target)
 {
+    const char *compat = imgtk_opts_text(target->parsed, "compat");
+    if (compat && (strcmp(compat, "0.10") == 0 || strcmp(compat, "v2") == 0))
+        return false;
     return image && strcmp(target->driver->name, "qcow2") == 0 &&
            strcmp(imgtk_image_layer(image, 0)->driver->name, "qcow2") == 0;
 }

@@ -69,8 +69,8 @@ static void note_ways(const struct conversion *conversion)
 static int check_job(const struct imgtk_convert *job, struct imgtk_error *err)
 {
     if (job->relative_to && (job->digest || job->verify))
-        return imgtk_fail(err, IMGTK_EINVAL, "a checksum and --verify are of the whole disk: they cannot be combined with "
-                          "--relative-to");
+        return imgtk_fail(err, IMGTK_EINVAL, "a checksum and --verify are of the whole disk: they cannot be combined "
+                          "with --relative-to");
     if (job->relative_to && (job->backing || job->target.compress || job->target.resume))
         return imgtk_fail(err, IMGTK_EINVAL, "--relative-to cannot be combined with a backing file, -c or --resume");
     return 0;

@@ -108,8 +108,9 @@ static int write_run(struct worker *worker, const struct item *item, const struc
 int worker_read(struct worker *worker, const struct item *item, struct imgtk_error *err)
 {
     int status = worker->has_read ? 0 : read_item(worker, item, err);
-    return status ? status
-                  : convert_digest_data(worker->conversion, worker->hasher, worker->buffer, item->offset, item->length, err);
+    if (status)
+        return status;
+    return convert_digest_data(worker->conversion, worker->hasher, worker->buffer, item->offset, item->length, err);
 }
 
 int worker_write(struct worker *worker, const struct item *item, bool final, struct imgtk_turn *turn,

@@ -188,7 +188,8 @@ int digest_hasher_data(struct digest_hasher *hasher, const uint8_t *bytes, uint6
     int status = 0;
     for (uint64_t at = 0; !status && at < length; at += DIGEST_BLOCK) {
         struct node node = { .index = (offset + at) / DIGEST_BLOCK };
-        status = hash_data_block(hasher, bytes + at, (size_t)imgtk_min_u64(DIGEST_BLOCK, length - at), node.digest, err);
+        size_t block = (size_t)imgtk_min_u64(DIGEST_BLOCK, length - at);
+        status = hash_data_block(hasher, bytes + at, block, node.digest, err);
         if (!status)
             status = push(hasher, nodes, &count, &node, err);
     }

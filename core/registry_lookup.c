@@ -225,13 +225,15 @@ int imgtk_load_digest(struct imgtk_context *context, const char *name, struct im
 int digest_complete(const struct imgtk_digest *from, struct imgtk_digest *out, struct imgtk_error *err)
 {
     if (from->struct_size < sizeof(*out))
-        return imgtk_fail(err, IMGTK_EINVAL, "its table has %zu bytes, too few for the required ops", from->struct_size);
+        return imgtk_fail(err, IMGTK_EINVAL, "its table has %zu bytes, too few for the required ops",
+                          from->struct_size);
     *out = *from;
     out->struct_size = sizeof(*out);
     if (!out->name || !out->open || !out->close || !out->begin || !out->update || !out->end)
         return imgtk_fail(err, IMGTK_EINVAL, "it lacks a required op");
     if (out->length == 0 || out->length > IMGTK_DIGEST_MAX)
-        return imgtk_fail(err, IMGTK_EINVAL, "its digest has %zu bytes, the limit is %d", out->length, IMGTK_DIGEST_MAX);
+        return imgtk_fail(err, IMGTK_EINVAL, "its digest has %zu bytes, the limit is %d", out->length,
+                          IMGTK_DIGEST_MAX);
     if (!out->description)
         out->description = "";
     if (!out->version)

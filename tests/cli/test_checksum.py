@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from imgtk_test import (FIXTURES, IMGTK, KIB, MIB, ROOT, TIB, compressible, digest, environment, execute, imgtk, imgtk_fails,
-                        make_image, make_raw, qemu_img, tool)
+from imgtk_test import (FIXTURES, IMGTK, KIB, MIB, ROOT, TIB, compressible, digest, environment, execute, imgtk,
+                        imgtk_fails, make_image, make_raw, qemu_img, tool)
 
 ALGORITHMS = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b}
-TARGETS = {"plain.qcow2": "qcow2", "packed.qcow2": "qcow2 -c", "sparse.vmdk": "vmdk", "disk.vdi": "vdi", "disk.vhdx": "vhdx",
-           "stream.vmdk": "vmdk -o subformat=streamOptimized", "disk.vhd": "vpc -o force_size=on"}
+TARGETS = {"plain.qcow2": "qcow2", "packed.qcow2": "qcow2 -c", "sparse.vmdk": "vmdk", "disk.vdi": "vdi",
+           "disk.vhdx": "vhdx", "stream.vmdk": "vmdk -o subformat=streamOptimized", "disk.vhd": "vpc -o force_size=on"}
 
 
 def definition():
@@ -81,7 +81,8 @@ def test_every_format_has_the_same(images, words):
 
 
 def test_a_chain_is_one_disk(folder):
-    make_image("top.qcow2", None, backing="disk.raw", backing_fmt="raw", writes=["write -P 7 130k 3k", "write -z 1M 64k"])
+    make_image("top.qcow2", None, backing="disk.raw", backing_fmt="raw",
+               writes=["write -P 7 130k 3k", "write -z 1M 64k"])
     qemu_img("convert", "-O", "raw", "top.qcow2", "flat.raw")
     assert checksum("top.qcow2") == checksum("flat.raw") != checksum("disk.raw")
 
@@ -126,7 +127,8 @@ def test_expect(folder):
     value = checksum("disk.raw")
     assert imgtk("checksum", "-q", "--expect", value.upper(), "disk.raw").out == ""
     other = "0" * 64
-    result = imgtk_fails("checksum", "--expect", other, "disk.raw", match=f"disk.raw: the checksum is {value}, {other} was")
+    result = imgtk_fails("checksum", "--expect", other, "disk.raw",
+                         match=f"disk.raw: the checksum is {value}, {other} was")
     assert result.out == f"{value}  disk.raw\n"
     assert imgtk("checksum", "--expect", value, "disk.raw", "disk.raw", code=1).out == ""
 

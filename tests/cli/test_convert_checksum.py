@@ -10,7 +10,8 @@ from imgtk_test import (IMGTK, KIB, MIB, assert_same_bytes, compressible, enviro
 
 TARGETS = {
     "raw": ["raw"], "qcow2": ["qcow2"], "qcow2-4k": ["qcow2", "-o", "cluster_size=4k"], "qcow2-2M":
-    ["qcow2", "-o", "cluster_size=2M"], "qcow2-c": ["qcow2", "-c"], "qcow2-data-file": ["qcow2", "-o", "data_file=d.raw"],
+    ["qcow2", "-o", "cluster_size=2M"], "qcow2-c": ["qcow2", "-c"],
+    "qcow2-data-file": ["qcow2", "-o", "data_file=d.raw"],
     "vmdk": ["vmdk"], "vmdk-split": ["vmdk", "-o", "subformat=twoGbMaxExtentSparse"],
     "vmdk-stream": ["vmdk", "-o", "subformat=streamOptimized"], "vpc": ["vpc", "-o", "force_size=on"], "vhdx": ["vhdx"],
     "vdi": ["vdi"],
@@ -67,7 +68,8 @@ def test_a_backing_file_counts(folder, source):
     make_image("top.qcow2", "12M", backing="disk.raw", backing_fmt="raw",
                writes=["write -P 7 130k 3k", "write -z 4M 1M", "write -P 9 11M 70k"])
     imgtk("convert", "-O", "raw", "top.qcow2", "flat.raw")
-    line = imgtk("convert", "--checksum", "--verify", "-O", "qcow2", "-B", "disk.raw", "-F", "raw", source, "new.qcow2").out
+    words = ["--checksum", "--verify", "-O", "qcow2", "-B", "disk.raw", "-F", "raw"]
+    line = imgtk("convert", *words, source, "new.qcow2").out
     assert line.split()[0] == checksum("flat.raw") == checksum("new.qcow2")
     assert os.path.getsize("new.qcow2") < 3 * MIB
 
@@ -90,7 +92,7 @@ def test_pipes(folder):
 
 
 def test_in_place(folder):
-    """Over old content, which holes of the source replace by zeroes; what lies behind the disk stays and does not count."""
+    """Over old content, which holes of the source replace by zeroes; what lies behind the disk does not count."""
     make_raw("old.raw", 10 * MIB, [(0, b"\xaa" * 10 * MIB)])
     line = imgtk("convert", "--checksum", "--verify", "-n", "-O", "raw", "disk.raw", "old.raw").out
     assert line == f"{checksum('disk.raw')}  old.raw\n"

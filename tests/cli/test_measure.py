@@ -20,7 +20,7 @@ SAME = [
     "-O qcow2 a.raw", "-O raw a.qcow2", "-O qcow2 a.qcow2", "a.raw", "-O qcow2 top.qcow2", "-f raw -O qcow2 a.qcow2",
     "--size 10G", "--size 10G -O qcow2", "-O qcow2 -o cluster_size=4k --size 1G", "-O qcow2 -o cluster_size=2M a.raw",
     "-O qcow2 -o preallocation=full a.raw", "-O qcow2 -o refcount_bits=64,cluster_size=512 a.raw",
-    "-O qcow2 -o extended_l2=on --size 1T", "-O qcow2 --size 0",
+    "-O qcow2 -o extended_l2=on --size 1T", "-O qcow2 --size 0", "-O qcow2 -o compat=0.10 a.qcow2",
 ]
 
 

@@ -129,7 +129,8 @@ static void told_at_random(const uint8_t *disk, size_t size, uint64_t seed, uint
         size_t pick = (size_t)(random_next(&seed) % count);
         struct piece piece = pieces[pick];
         pieces[pick] = pieces[--count];
-        assert_int_equal(digest_hasher_data(hashers[count % 2], disk + piece.offset, piece.offset, piece.length, NULL), 0);
+        assert_int_equal(digest_hasher_data(hashers[count % 2], disk + piece.offset, piece.offset, piece.length, NULL),
+                         0);
     }
     assert_int_equal(digest_tree_end(tree, out, NULL), 0);
     for (size_t i = 0; i < 2; i++)
