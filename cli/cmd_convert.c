@@ -352,7 +352,7 @@ static int convert(struct cli *cli, const struct values *values, struct imgtk_co
     struct progress_options shown = values->progress;
     if (cli->quiet)
         shown.show = false;
-    struct imgtk_digest_value digest;
+    struct imgtk_digest_value digest = { 0 };
     bool to_stdout = is_stdout(job->target.name);
     int code = progress_start(cli, &shown, to_stdout, &progress);
     if (code)

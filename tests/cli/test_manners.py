@@ -1,6 +1,7 @@
 """What imgtk says beside its results: what it did with -v, nothing with -q, hints, and colours for people alone."""
 import os
 import pty
+import shutil
 import subprocess
 
 import pytest
@@ -9,12 +10,21 @@ from imgtk_test import (IMGTK, KIB, MIB, Result, check_sanitizers, compressible,
                         make_image, make_raw)
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
     """base.raw, and over.qcow2 over it."""
+    folder = tmp_path_factory.mktemp("images")
+    make_raw(folder / "base.raw", 4 * MIB, [(MIB, compressible(100 * KIB))])
+    make_image(folder / "over.qcow2", None, backing="base.raw", backing_fmt="raw", writes=["write -P 7 0 64k"])
+    return folder
+
+
+@pytest.fixture
+def folder(images, tmp_path, monkeypatch):
+    """A copy of them, as the working folder."""
+    for image in images.iterdir():
+        shutil.copy(image, tmp_path)
     monkeypatch.chdir(tmp_path)
-    make_raw("base.raw", 4 * MIB, [(MIB, compressible(100 * KIB))])
-    make_image("over.qcow2", None, backing="base.raw", backing_fmt="raw", writes=["write -P 7 0 64k"])
     return tmp_path
 
 
