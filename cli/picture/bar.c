@@ -1,8 +1,6 @@
 /* A picture as text: rows of characters. On a terminal their colours tell what is there and their heights how much;
    elsewhere they are letters, and nothing but ASCII where the locale has no UTF-8. */
 #include <imgtk/bytes.h>
-#include <langinfo.h>
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -53,14 +51,14 @@ static bool in_colour(FILE *to)
     return isatty(fileno(to)) && !(no && *no) && terminal && strcmp(terminal, "dumb") != 0;
 }
 
+/* Told from the names alone: a program that is confined to its images cannot read the locale's files. */
 static bool in_utf8(void)
 {
-    locale_t locale = newlocale(LC_CTYPE_MASK, "", (locale_t)0);
-    if (!locale)
-        return false;
-    bool answer = strcmp(nl_langinfo_l(CODESET, locale), "UTF-8") == 0;
-    freelocale(locale);
-    return answer;
+    static const char *const variables[] = { "LC_ALL", "LC_CTYPE", "LANG" };
+    const char *name = NULL;
+    for (size_t i = 0; i < sizeof variables / sizeof variables[0] && !(name && *name); i++)
+        name = getenv(variables[i]);
+    return name && (strcasestr(name, "UTF-8") || strcasestr(name, "UTF8"));
 }
 
 struct pen {

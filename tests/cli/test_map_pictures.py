@@ -286,6 +286,7 @@ def test_bar_respects_the_width(chain, columns, width):
 
 def test_bar_on_a_terminal(chain):
     text = on_a_terminal("map", "--output=bar", "top.qcow2")
+    assert "\u2588" in on_a_terminal("map", "--untrusted", "--output=bar", "packed.qcow2"), "nothing is read for it"
     assert "\033[38;5;32m" + "\u2588" * 64 + "\033[m\n" in text, "data, with one change of colour"
     assert "\u2583" in on_a_terminal("map", "--output=bar", "disk.raw"), "the first 20 KiB of 64"
     plain = re.sub(r"\033\[[\d;]*m", "", text)
