@@ -14,7 +14,7 @@ VERSION = re.search(r"project\(imgtk VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt
 
 # What each package depends on beside libimgtk1 and the C library.
 DEPENDS = {
-    "imgtk": set(),
+    "imgtk": {"zlib1g"},
     "libimgtk1": {"libyaml-0-2", "libjansson4", "libssl3"},
     "imgtk-format-qcow2": {"libdeflate0", "libzstd1"},
     "imgtk-format-vmdk": {"libdeflate0", "libzstd1"},
@@ -72,6 +72,7 @@ def packages(archive, work):
 def contents(packages, work):
     """What is in each package, unpacked: its folder by name."""
     folders = {name: work / "unpacked" / name for name in packages}
+    (work / "unpacked").mkdir()
     for name, folder in folders.items():
         execute([tool("dpkg-deb"), "--raw-extract", packages[name], folder])
     return folders
