@@ -12,6 +12,7 @@ TREE = ["/usr/bin", "/usr/share", "/usr/include", "/usr/lib/python3"]
 
 ENV = dict(os.environ, LC_ALL="C", IMGTK_CONFIG=str(ROOT / "tests/empty.yaml"))
 ENV.setdefault("IMGTK_MODULE_PATH", str(IMGTK.parents[1] / "modules"))
+ENV.setdefault("IMGTK", str(IMGTK))
 
 
 def shell(*words, **options):

@@ -1,5 +1,9 @@
 """What is measured: imgtk's command and the peers' for each job, and what imgtk must reach."""
+from pathlib import Path
+
 from inputs import IMGTK
+
+DOWNLOAD = Path(__file__).resolve().parent / "download"
 
 
 class Row:
@@ -7,11 +11,16 @@ class Row:
 
     In a command, {out} is the file to write; `form` is its format. Without `form` what the command prints is read and
     thrown away. `on` names a file system that the job runs on, or is "nbd" for servers whose sockets are in {in}
-    (measure.py); None: where the inputs are.
+    (measure.py), or "http" for one that gives the inputs below {url} (served.py); None: where the inputs are.
     """
 
     def __init__(self, name, goal, mine, peers, form=None, on=None):
         self.name, self.goal, self.mine, self.peers, self.form, self.on = name, goal, mine, peers, form, on
+
+    def at(self, url):
+        """The same row with its inputs below a URL."""
+        return Row(self.name, self.goal, self.mine.replace("{url}", url),
+                   [peer.replace("{url}", url) for peer in self.peers], self.form)
 
 
 def convert_row(name, goal, source, target, options="", peer_options="", extra_peers=()):
@@ -109,5 +118,13 @@ def nbd_rows(inputs):
     ]
 
 
+def http_rows(inputs):
+    """Against downloading first and converting then."""
+    return [Row(f"{kind} qcow2 from HTTP to raw", 1.0,
+                f"{IMGTK} convert --no-sync -f qcow2 -O raw {{url}}/{inputs[f'{kind}.qcow2'].name} {{out}}",
+                [f"{DOWNLOAD} {{url}}/{inputs[f'{kind}.qcow2'].name} qcow2 {{out}}"], "raw", "http")
+            for kind in ("plain", "zlib")]
+
+
 def all_rows(inputs):
-    return convert_rows(inputs) + look_rows(inputs) + shared_rows(inputs) + nbd_rows(inputs)
+    return convert_rows(inputs) + look_rows(inputs) + shared_rows(inputs) + nbd_rows(inputs) + http_rows(inputs)
