@@ -12,7 +12,7 @@ def program(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
-class Served:
+class Website:
     """A context manager that gives the URL of the folder that holds them."""
 
     def __init__(self, paths, folder):
