@@ -11,3 +11,7 @@ foreach(component IN LISTS CPACK_COMPONENTS_ALL)
   file(GLOB large ${share}/man/man*/* ${share}/doc/*/changelog)
   execute_process(COMMAND ${GZIP} -9n ${large} COMMAND_ERROR_IS_FATAL ANY)
 endforeach()
+
+# Whatever the umask of the one who builds.
+execute_process(COMMAND find ${CPACK_TEMPORARY_INSTALL_DIRECTORY} -type d -exec chmod 755 {} +
+  COMMAND_ERROR_IS_FATAL ANY)
