@@ -24,6 +24,7 @@ mount --rbind /proc /mnt/root/proc
 mount -t tmpfs tmpfs /mnt/root/tmp
 mkdir /mnt/root/tmp/given
 mount --bind "$2" /mnt/root/tmp/given
+rm -f /mnt/root/var/lib/man-db/auto-update # or the index of all manual pages there is made again
 [ "$1" = / ] || cp /etc/resolv.conf /mnt/root/etc/resolv.conf
 echo ready
 exec cat >/dev/null

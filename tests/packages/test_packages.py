@@ -57,7 +57,7 @@ def unpack(archive, folder):
 def build(archive, folder):
     """All packages, built from the archive in a folder; by name."""
     source = unpack(archive, folder)
-    script = (f"cmake --preset package --log-level=WARNING -DIMGTK_WERROR={'ON' if CI else 'OFF'} && "
+    script = (f"umask 022 && cmake --preset package --log-level=WARNING -DIMGTK_WERROR={'ON' if CI else 'OFF'} && "
               f"cmake --build build-package && cmake --build build-package --target package")
     execute(["sh", "-c", script], cwd=source, env=environment(), timeout=1200)
     return {path.name.split("_")[0]: path for path in (source / "build-package/packages").glob("*.deb")}
