@@ -372,6 +372,7 @@ def test_a_signal_leaves_nothing(tmp_path, shim, name, number):
 
 # ---- A disk that keeps something else -----------------------------------------------------
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("words", ["raw", "qcow2", "qcow2 -c", "vmdk -o subformat=twoGbMaxExtentSparse", "vhdx"])
 def test_verify_finds_what_was_written_wrong(shim, tmp_path, words):
     """The last byte of one write after the other is inverted on its way to the disk."""
