@@ -12,7 +12,8 @@
  * module that is listed here is loaded for its own names only.
  */
 static const struct { const char *scheme, *module; } known_storages[] = {
-    { "http:", "http" }, { "https:", "http" }, { "nbd", "nbd" }, { "[ ", "nbd" },
+    { "http:", "http" }, { "https:", "http" }, { "nbd:", "nbd" }, { "nbds:", "nbd" }, { "nbd+", "nbd" },
+    { "nbds+", "nbd" },   { "[ ", "nbd" },
 };
 #define KNOWN_STORAGES (sizeof(known_storages) / sizeof(known_storages[0]))
 

@@ -263,6 +263,10 @@ def test_a_module_that_cannot_be_used_is_not_proposed_for_installation(tmp_path,
     assert "install" not in result.err
 
 
+def test_a_file_that_begins_like_a_scheme_is_a_file(tmp_path):
+    imgtk_fails("info", "nbdisk.raw", match="Could not open 'nbdisk.raw': No such file or directory$", cwd=tmp_path)
+
+
 @pytest.mark.parametrize("name, package", [("nbd://localhost/disk", "nbd"), ("[ nbdkit null ]", "nbd"),
                                            ("https://localhost/disk", "http")])
 def test_a_storage_that_is_missing_is_named(tmp_path, name, package):
