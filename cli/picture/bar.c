@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "../output.h"
 #include "picture.h"
@@ -43,12 +42,6 @@ static size_t columns_for(FILE *to)
 static size_t cell_limit(FILE *to)
 {
     return columns_for(to) * ROWS;
-}
-
-static bool in_colour(FILE *to)
-{
-    const char *no = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    return isatty(fileno(to)) && !(no && *no) && terminal && strcmp(terminal, "dumb") != 0;
 }
 
 /* Told from the names alone: a program that is confined to its images cannot read the locale's files. */
@@ -214,7 +207,7 @@ static void put_partitions(struct pen *pen, const struct picture *picture)
 
 static void draw(const struct picture *picture, FILE *to)
 {
-    struct pen pen = { .to = to, .columns = columns_for(to), .colour = in_colour(to) };
+    struct pen pen = { .to = to, .columns = columns_for(to), .colour = cli_shows_colors(to) };
     char cell[AXIS_TEXT];
     pen.blocks = pen.colour && in_utf8();
     layout_format_offset(picture->cells.cell_size, cell);
