@@ -54,7 +54,7 @@ static int print_json(struct cli *cli, const struct imgtk_checksum *job, const c
         imgtk_info_text(info, "filename", name);
         imgtk_info_text(info, "format", imgtk_image_layer(job->image, 0)->driver->name);
         imgtk_info_number(info, "virtual-size", imgtk_image_size(job->image));
-        imgtk_info_text(info, "algorithm", job->algorithm ? job->algorithm : "sha256");
+        imgtk_info_text(info, "algorithm", job->algorithm ? job->algorithm : IMGTK_DIGEST_DEFAULT);
         imgtk_info_bool(info, "flat", job->flat);
         imgtk_info_text(info, "checksum", digest);
         text = imgtk_info_status(info, NULL) == 0 ? imgtk_info_json(info) : NULL;

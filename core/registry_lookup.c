@@ -205,7 +205,7 @@ int registry_digest(struct imgtk_context *context, const char *name, const struc
     struct registry *registry = context->registry;
     const struct entry *broken = NULL;
     if (!name)
-        name = "sha256";
+        name = IMGTK_DIGEST_DEFAULT;
     pthread_mutex_lock(&registry->lock);
     struct entry *entry = name_is_plain(name) ? registry_find_or_load(registry, PLACE_DIGEST, name, &broken) : NULL;
     *out = entry ? entry->public.digest : NULL;

@@ -18,6 +18,7 @@ extern "C" {
 #endif
 
 #define IMGTK_DIGEST_MAX 64 /* bytes */
+#define IMGTK_DIGEST_DEFAULT "sha256"
 
 struct imgtk_digest {
     size_t struct_size;
