@@ -76,6 +76,7 @@ static const unsigned allowed_ioctls[] = { FICLONERANGE, BLKGETSIZE64, BLKZEROOU
 
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 #define MAX_CODE 256
+_Static_assert(2 * (LENGTH(allowed) + LENGTH(allowed_ioctls)) + 40 <= MAX_CODE, "there is room for the other rules too");
 
 struct filter {
     struct sock_filter code[MAX_CODE];
