@@ -221,8 +221,7 @@ static bool is_number(const char *text)
     return *text && text[strspn(text, "0123456789")] == '\0';
 }
 
-/* nbdcopy's "-C N" beside qemu-img's -C, which takes no argument: a source that has a number as its name comes first.
- */
+/* nbdcopy's "-C N" beside qemu-img's -C, which takes no argument: a file that has a number as its name comes first. */
 void convert_options_prepare(int argc, char **argv)
 {
     for (int i = 1; i + 1 < argc && strcmp(argv[i], "--") != 0; i++)
