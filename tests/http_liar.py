@@ -153,6 +153,9 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(self.server.content[:len(self.server.content) // 2])
         self.close_connection = True
 
+    def whole_cut_at_first(self):
+        (self.whole_cut if len(self.server.seen) == 1 else self.whole)()
+
     def endless_whole(self):
         self.head(200, None, Transfer_Encoding="chunked")
         while not self.server.over.is_set():

@@ -128,6 +128,7 @@ static int judge_whole(struct transfer *transfer, struct imgtk_error *err)
         return imgtk_fail(err, IMGTK_EIO, "the server sends the whole file, and was asked for a part");
     transfer->no_ranges = !reply->has_length || reply->length > transfer->length;
     transfer->promised = (size_t)reply->length;
+    transfer->done = 0; /* what came before the line was lost comes again */
     return 0;
 }
 

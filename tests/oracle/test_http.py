@@ -370,6 +370,12 @@ def test_what_has_come_is_not_asked_for_again(tmp_path, liar):
     assert asked == [f"bytes=0-{BLOCK - 1}", f"bytes=0-{MIB - 1}", f"bytes={MIB // 2}-{MIB - 1}"]
 
 
+def test_a_small_file_without_ranges_is_taken_from_its_beginning_again(tmp_path, liar):
+    server = liar(os.urandom(20 * KIB), "whole_cut_at_first")
+    imgtk("convert", *RAW, server.url, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == server.content
+
+
 def test_a_server_that_is_busy_is_asked_later(liar):
     server = liar(os.urandom(256 * KIB), "busy_at_first")
     begun = time.monotonic()
