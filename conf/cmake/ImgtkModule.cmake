@@ -25,7 +25,8 @@ function(imgtk_add_module kind name)
 
   add_library(${target} MODULE)
   set_property(GLOBAL APPEND PROPERTY IMGTK_MODULES ${target})
-  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE C PREFIX "" OUTPUT_NAME ${name})
+  # No search path for libraries: libimgtk is loaded before any module, and each folder to look in takes time.
+  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE C PREFIX "" OUTPUT_NAME ${name} INSTALL_RPATH "")
   if(IMGTK_MODULE_BUILD_DIR)
     set_target_properties(${target} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${IMGTK_MODULE_BUILD_DIR}/${MODULE_FOLDER})
   endif()
