@@ -231,6 +231,9 @@ class Answer(BaseHTTPRequestHandler):
     def every_second_is_cut(self):
         (self.cut if len(self.server.seen) % 2 == 0 else self.part)()
 
+    def busy(self):
+        self.head(503, 0, Retry_After=60)
+
     def busy_at_first(self):
         if len(self.server.seen) <= self.server.after + 1:
             self.head(503, 0, Retry_After=1)

@@ -10,8 +10,10 @@ import random
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,23 @@ def imgtk_fails(*args, code=1, match=None, **options):
     if match is not None:
         assert re.search(match, lines[0]), f"no {match!r} in {lines[0]!r}"
     return result
+
+
+def catches(process, number):
+    """Whether a process has its own handler for a signal by now."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> (number - 1) & 1
+
+
+def imgtk_interrupted(*args, after=0.5):
+    """A command that gets a SIGINT when it has been waiting for `after` seconds, and leaves within some more."""
+    process = subprocess.Popen([IMGTK, *args], stderr=subprocess.PIPE, env=environment())
+    while process.poll() is None and not catches(process, signal.SIGINT):
+        time.sleep(0.01)
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=20)[1].decode()
+    assert (process.returncode, err) == (1, "imgtk: interrupted by SIGINT\n")
 
 
 def qemu_img(*args, **options):

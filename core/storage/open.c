@@ -76,14 +76,24 @@ static char *name_without_secrets(const char *name)
     return copy;
 }
 
-static int open_with_ops(const struct imgtk_storage_ops *ops, const char *name, uint32_t flags,
-                         const struct imgtk_opts *opts, struct imgtk_storage **out, struct imgtk_error *err)
+static int call_open(const struct imgtk_context *context, const struct imgtk_storage_ops *ops, const char *name,
+                     uint32_t flags, const struct imgtk_opts *opts, void **handle, struct imgtk_error *err)
+{
+    static const volatile int never;
+    if (!ops->open_cancellable)
+        return ops->open(name, flags, opts, handle, err);
+    return ops->open_cancellable(name, flags, opts, context->cancel ? context->cancel : &never, handle, err);
+}
+
+static int open_with_ops(const struct imgtk_context *context, const struct imgtk_storage_ops *ops, const char *name,
+                         uint32_t flags, const struct imgtk_opts *opts, struct imgtk_storage **out,
+                         struct imgtk_error *err)
 {
     void *handle = NULL;
     char *shown = name_without_secrets(name);
     if (!shown)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    int status = ops->open(name, flags, opts, &handle, err);
+    int status = call_open(context, ops, name, flags, opts, &handle, err);
     if (status)
         imgtk_fail_prefix(err, "Could not open '%s'", shown);
     else
@@ -113,7 +123,7 @@ static int open_module(struct imgtk_context *context, const struct imgtk_storage
     if (status == 0 && options)
         status = imgtk_opts_parse(opts, complete.name, options, err);
     if (status == 0)
-        status = open_with_ops(&complete, name, flags, opts, out, err);
+        status = open_with_ops(context, &complete, name, flags, opts, out, err);
     imgtk_opts_free(opts);
     return status;
 }

@@ -64,6 +64,20 @@ static int begin_stream(struct http *http, struct imgtk_error *err)
     return 0;
 }
 
+/* libcurl calls it about once a second, also when nothing comes. */
+static int on_progress(void *cancel, curl_off_t total, curl_off_t now, curl_off_t to_send, curl_off_t sent)
+{
+    (void)total, (void)now, (void)to_send, (void)sent;
+    return *(const volatile int *)cancel;
+}
+
+static bool make_cancellable(CURL *curl, const volatile int *cancel)
+{
+    return curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress) == CURLE_OK &&
+           curl_easy_setopt(curl, CURLOPT_XFERINFODATA, cancel) == CURLE_OK &&
+           curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L) == CURLE_OK;
+}
+
 static int set_up(struct http *http, const char *name, const struct imgtk_opts *opts, struct imgtk_error *err)
 {
     CURL *pattern = curl_easy_init();
@@ -72,7 +86,7 @@ static int set_up(struct http *http, const char *name, const struct imgtk_opts *
     http->timeout = (unsigned)imgtk_opts_number(opts, "timeout");
     http->spool_limit = imgtk_opts_number(opts, "spool-limit");
     http->start = malloc(HTTP_BLOCK);
-    if (!pattern || !http->start)
+    if (!pattern || !http->start || !make_cancellable(pattern, http->cancel))
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     int status = http_address_parse(&http->address, name, err);
     return status ? status : http_options_apply(opts, pattern, &http->address, err);
@@ -102,8 +116,8 @@ static void http_ops_close(void *handle)
     curl_global_cleanup();
 }
 
-static int http_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
-                         struct imgtk_error *err)
+static int http_ops_open_cancellable(const char *name, uint32_t flags, const struct imgtk_opts *opts,
+                                     const volatile int *cancel, void **handle, struct imgtk_error *err)
 {
     if (flags & IMGTK_STORAGE_WRITABLE)
         return imgtk_fail(err, IMGTK_EREFUSED, "a file of an HTTP server is read, never written");
@@ -115,6 +129,7 @@ static int http_ops_open(const char *name, uint32_t flags, const struct imgtk_op
         curl_global_cleanup();
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     }
+    http->cancel = cancel;
     int status = begin(http, name, opts, err);
     if (status) {
         http_ops_close(http);
@@ -122,6 +137,13 @@ static int http_ops_open(const char *name, uint32_t flags, const struct imgtk_op
     }
     *handle = http;
     return 0;
+}
+
+static int http_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
+                         struct imgtk_error *err)
+{
+    static const volatile int never;
+    return http_ops_open_cancellable(name, flags, opts, &never, handle, err);
 }
 
 /* ---- Reading -------------------------------------------------------------------------- */
@@ -196,6 +218,7 @@ static const struct imgtk_storage_ops ops = {
     .schemes = schemes,
     .opts = http_options,
     .open = http_ops_open,
+    .open_cancellable = http_ops_open_cancellable,
     .close = http_ops_close,
     .size = http_ops_size,
     .pread = http_ops_pread,

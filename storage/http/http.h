@@ -90,6 +90,7 @@ struct http {
     struct http_address address;
     struct http_handles handles;
     unsigned retries, timeout;
+    const volatile int *cancel;       /* not 0: no request goes on */
     uint64_t spool_limit;
     struct curl_slist *conditions;    /* headers that make the server refuse when the content has changed */
     struct http_reply known;          /* the first reply, which later ones must agree with; code 0: none yet */

@@ -9,6 +9,7 @@
 
 #define FIRST_PAUSE_MS 500u
 #define LONGEST_PAUSE_MS 8000u
+#define PAUSE_STEP_MS 100u
 #define LONGEST_WISH_MS 60000u /* of a server that says when to come again */
 
 /* A range on its way into memory, over as many requests as it takes. */
@@ -76,6 +77,8 @@ int http_explain(const struct http *http, const struct http_handle *handle, CURL
     switch (code) {
     case CURLE_HTTP_RETURNED_ERROR:
         return explain_code(answer, err);
+    case CURLE_ABORTED_BY_CALLBACK:
+        return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     case CURLE_OPERATION_TIMEDOUT:
         return imgtk_fail(err, IMGTK_EIO, "the server does not answer, at offset %" PRIu64
                           " (waited %u seconds, see --timeout)", offset, http->timeout);
@@ -278,16 +281,15 @@ static bool may_pass(const struct transfer *transfer, CURLcode code)
     }
 }
 
-static void pause_before(unsigned tries, const struct http_handle *handle)
+static void pause_before(unsigned tries, const struct http_handle *handle, const volatile int *cancel)
 {
     curl_off_t wish = 0;
     uint64_t milliseconds = tries < 5 ? FIRST_PAUSE_MS << (tries - 1) : LONGEST_PAUSE_MS;
     curl_easy_getinfo(handle->curl, CURLINFO_RETRY_AFTER, &wish);
     if (wish > 0)
         milliseconds = imgtk_min_u64((uint64_t)wish, LONGEST_WISH_MS / 1000) * 1000;
-    struct timespec pause = { .tv_sec = (time_t)(milliseconds / 1000),
-                              .tv_nsec = (long)(milliseconds % 1000) * 1000000 };
-    nanosleep(&pause, NULL); /* a signal ends it, and so should it */
+    for (uint64_t slept = 0; slept < milliseconds && !*cancel; slept += PAUSE_STEP_MS)
+        nanosleep(&(struct timespec){ .tv_nsec = PAUSE_STEP_MS * 1000000L }, NULL);
 }
 
 static int run(struct transfer *transfer, struct imgtk_error *err)
@@ -310,7 +312,7 @@ static int run(struct transfer *transfer, struct imgtk_error *err)
             imgtk_fail_prefix(err, "tried again %u times", tries);
             break;
         }
-        pause_before(++tries, handle);
+        pause_before(++tries, handle, http->cancel);
     }
     http_handles_put(&http->handles, handle);
     return status;

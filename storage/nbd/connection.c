@@ -47,12 +47,15 @@ static int turn(struct nbd_handle *handle)
     return nbd_poll(handle, 1000);
 }
 
-static int wait_until_ready(struct nbd_handle *handle, unsigned timeout, struct imgtk_error *err)
+static int wait_until_ready(struct nbd_handle *handle, const struct nbd_settings *settings, struct imgtk_error *err)
 {
+    const unsigned timeout = settings->timeout;
     time_t begun = nbd_seconds();
     while (!nbd_aio_is_ready(handle)) {
         if (nbd_aio_is_dead(handle) || nbd_aio_is_closed(handle) || turn(handle) < 0)
             return fail_nbd(err, "cannot connect");
+        if (*settings->cancel)
+            return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
         if (timeout && nbd_seconds() - begun >= (time_t)timeout)
             return imgtk_fail(err, IMGTK_EIO, "cannot connect: the server does not answer (waited %u seconds)",
                               timeout);
@@ -76,7 +79,7 @@ int nbd_connection_open(struct nbd_connection *connection, const struct nbd_sett
         return status;
     int result = words ? nbd_aio_connect_systemd_socket_activation(connection->handle, words)
                        : nbd_aio_connect_uri(connection->handle, uri);
-    return result < 0 ? fail_nbd(err, "cannot connect") : wait_until_ready(connection->handle, settings->timeout, err);
+    return result < 0 ? fail_nbd(err, "cannot connect") : wait_until_ready(connection->handle, settings, err);
 }
 
 /* ---- Closing ------------------------------------------------------------------ */

@@ -28,9 +28,11 @@ static const struct imgtk_opt options[] = {
 
 /* ---- Opening ------------------------------------------------------------------ */
 
-static void read_settings(const struct imgtk_opts *opts, uint32_t flags, struct nbd_settings *out)
+static void read_settings(const struct imgtk_opts *opts, uint32_t flags, const volatile int *cancel,
+                          struct nbd_settings *out)
 {
     *out = (struct nbd_settings){
+        .cancel = cancel,
         .depth = flags & IMGTK_STORAGE_TELLS_DEPTH,
         .requests = (unsigned)imgtk_opts_number(opts, "requests"),
         .timeout = (unsigned)imgtk_opts_number(opts, "timeout"),
@@ -128,10 +130,10 @@ static void nbd_ops_close(void *handle)
 }
 
 static int open_all(struct nbd *nbd, const char *name, uint32_t flags, const struct imgtk_opts *opts,
-                    struct imgtk_error *err)
+                    const volatile int *cancel, struct imgtk_error *err)
 {
     struct nbd_settings settings;
-    read_settings(opts, flags, &settings);
+    read_settings(opts, flags, cancel, &settings);
     int status = connect_first(nbd, &settings, name, err);
     if (!status)
         status = ask_export(nbd, flags, (uint32_t)imgtk_opts_number(opts, "request-size"), err);
@@ -142,8 +144,8 @@ static int open_all(struct nbd *nbd, const char *name, uint32_t flags, const str
     return status;
 }
 
-static int nbd_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
-                        struct imgtk_error *err)
+static int nbd_ops_open_cancellable(const char *name, uint32_t flags, const struct imgtk_opts *opts,
+                                    const volatile int *cancel, void **handle, struct imgtk_error *err)
 {
     struct nbd *nbd = calloc(1, sizeof(*nbd));
     if (!nbd)
@@ -151,7 +153,7 @@ static int nbd_ops_open(const char *name, uint32_t flags, const struct imgtk_opt
     pthread_mutex_init(&nbd->partial, NULL);
     pthread_mutex_init(&nbd->lock, NULL);
     nbd->connections = calloc(NBD_MAX_CONNECTIONS, sizeof(*nbd->connections));
-    int status = nbd->connections ? open_all(nbd, name, flags, opts, err)
+    int status = nbd->connections ? open_all(nbd, name, flags, opts, cancel, err)
                                   : imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     if (status) {
         nbd_ops_close(nbd);
@@ -159,6 +161,13 @@ static int nbd_ops_open(const char *name, uint32_t flags, const struct imgtk_opt
     }
     *handle = nbd;
     return 0;
+}
+
+static int nbd_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
+                        struct imgtk_error *err)
+{
+    static const volatile int never;
+    return nbd_ops_open_cancellable(name, flags, opts, &never, handle, err);
 }
 
 /* ---- Ops ------------------------------------------------------------------------- */
@@ -214,6 +223,7 @@ static const struct imgtk_storage_ops ops = {
     .flush = nbd_ops_flush,
     .depth = nbd_ops_depth,
     .write_through = nbd_ops_write_through,
+    .open_cancellable = nbd_ops_open_cancellable,
 };
 
 const struct imgtk_storage_ops *imgtk_storage_v1(void)

@@ -221,8 +221,8 @@ static void *serve(void *context)
         }
         if (wait_and_move(connection) || connection->in_flight == 0)
             heard = nbd_seconds();
-        else if (timeout && nbd_seconds() - heard >= (time_t)timeout) {
-            fail_all(connection, ETIMEDOUT);
+        else if (*connection->settings.cancel || (timeout && nbd_seconds() - heard >= (time_t)timeout)) {
+            fail_all(connection, *connection->settings.cancel ? ECANCELED : ETIMEDOUT);
             break;
         }
     }

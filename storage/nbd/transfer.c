@@ -17,6 +17,8 @@ struct nbd_connection *nbd_choose_connection(struct nbd *nbd)
 int nbd_fail_request(const struct nbd_request *request, struct imgtk_error *err)
 {
     static const char *const what[] = { "read", "write", "zero", "flush", "ask about" };
+    if (request->error == ECANCELED)
+        return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     if (request->error == ENOTCONN)
         return imgtk_fail(err, IMGTK_EIO, "the connection was lost at offset %" PRIu64, request->offset);
     if (request->error == ETIMEDOUT)

@@ -9,7 +9,7 @@ import pytest
 from http_liar import Liar
 from http_server import Nginx
 from imgtk_test import (IMGTK, KIB, MIB, assert_same_bytes, compressible, environment, imgtk, imgtk_fails,
-                        make_image, make_raw, missing, peak_memory, qemu_img, tool)
+                        imgtk_interrupted, make_image, make_raw, missing, peak_memory, qemu_img, tool)
 
 NOWHERE = environment(TMPDIR="/nonexistent")  # a temporary copy is an error
 RAW = ["-f", "raw", "-O", "raw"]
@@ -341,6 +341,12 @@ def test_a_server_that_says_nothing_more(tmp_path, liar, how, after):
     begun = time.monotonic()
     lies(tmp_path, liar(os.urandom(6 * MIB), how, after=after), "does not answer", "--timeout=1")
     assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("how, after", [("silent", 0), ("silent_in_the_middle", 2), ("busy", 2)])
+def test_nobody_waits_for_it_after_an_interruption(tmp_path, liar, how, after):
+    imgtk_interrupted("convert", "--retries=20", *RAW, liar(os.urandom(6 * MIB), how, after=after).url, tmp_path / "out")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_stream_that_is_cut(tmp_path, liar):

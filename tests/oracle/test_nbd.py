@@ -8,7 +8,7 @@ import time
 import pytest
 
 from imgtk_test import (GIB, KIB, MIB, TESTS, TIB, allocated, assert_same_bytes, compressible, execute, imgtk,
-                        imgtk_fails, make_image, make_raw, missing, qemu_img, tool)
+                        imgtk_fails, imgtk_interrupted, make_image, make_raw, missing, qemu_img, tool)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -353,6 +353,12 @@ def test_a_server_that_says_nothing_more(tmp_path, liar, how):
     imgtk_fails("convert", "--timeout=1", "-f", "raw", "-O", "raw", liar(how), tmp_path / "out",
                 match="does not answer", timeout=30)
     assert time.monotonic() - begun < 15
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["silent", "silent-handshake"])
+def test_nobody_waits_for_it_after_an_interruption(tmp_path, liar, how):
+    imgtk_interrupted("convert", "-f", "raw", "-O", "raw", liar(how), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -70,7 +70,10 @@ IMGTK_API int imgtk_context_reserve_spools(struct imgtk_context *context, unsign
 IMGTK_API int imgtk_context_set_storage_options(struct imgtk_context *context, const char *text, struct imgtk_error *err);
 /* Lines for -v: modules loaded, chain, copy method, policy. NULL: nobody listens. May be called from workers. */
 IMGTK_API void imgtk_context_set_note(struct imgtk_context *context, void (*note)(void *, const char *), void *note_context);
-/* Opening an image looks at it where it may take long (a pipe that is read to its end); not 0: IMGTK_ECANCELLED. */
+/*
+ * Opening an image looks at it where that may take long (a pipe that is read to its end), and so does a storage that was
+ * opened since while it waits for a server; not 0: IMGTK_ECANCELLED. It must outlive what is opened; NULL: nobody cancels.
+ */
 IMGTK_API void imgtk_context_set_cancel(struct imgtk_context *context, const volatile int *cancel);
 /* Workers that jobs use when they are not told: the configuration's, else the CPUs this process may use. >= 1 */
 IMGTK_API unsigned imgtk_context_workers(const struct imgtk_context *context);
