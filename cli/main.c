@@ -48,6 +48,15 @@ static int unknown_command(struct cli *cli, const char *name)
     return cli_usage_error(cli, "Command not found: %s", name);
 }
 
+static int unknown_option(struct cli *cli, const char *option)
+{
+    static const char *const names[] = { "help", "version", NULL };
+    const char *near = strncmp(option, "--", 2) == 0 ? imgtk_nearest_word(option + 2, names) : NULL;
+    if (near)
+        return cli_usage_error(cli, "unrecognized option '%s'; did you mean '--%s'?", option, near);
+    return cli_usage_error(cli, "unrecognized option '%s'; those of a command stand behind it", option);
+}
+
 /* ---- The program itself --------------------------------------------------- */
 
 static int print_usage(const struct cli *cli)
@@ -117,7 +126,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (strcmp(argv[1], "help") == 0)
         return help(cli, argc - 1, argv + 1);
     if (argv[1][0] == '-')
-        return cli_usage_error(cli, "unrecognized option '%s'", argv[1]);
+        return unknown_option(cli, argv[1]);
     const struct cli_command *command = cli_find_command(argv[1]);
     if (!command)
         return unknown_command(cli, argv[1]);

@@ -63,28 +63,53 @@ static const struct imgtk_driver *find_by_alias(struct registry *registry, const
     return NULL;
 }
 
-static int unknown_format(struct registry *registry, const char *name, struct imgtk_error *err)
+/* Formats that have a package of their own, imgtk-format-NAME, each with another name that it is asked for by. */
+static const struct { const char *format, *alias; } packaged[] = {
+    { "qcow2", NULL }, { "vmdk", NULL }, { "vpc", "vhd" }, { "vhdx", NULL }, { "vdi", NULL }
+};
+#define PACKAGED_COUNT (sizeof(packaged) / sizeof(packaged[0]))
+
+static void append_name(char *list, size_t size, const char *name)
 {
-    char known[512] = "";
-    const char *names[MAX_MODULES + 1];
-    size_t used = 0, count = 0;
+    size_t used = strlen(list);
+    snprintf(list + used, size - used, "%s%s", used ? ", " : "", name);
+}
+
+static const char *format_of_package(const char *name)
+{
+    for (size_t i = 0; i < PACKAGED_COUNT; i++)
+        if (strcmp(packaged[i].format, name) == 0 || (packaged[i].alias && strcmp(packaged[i].alias, name) == 0))
+            return packaged[i].format;
+    return NULL;
+}
+
+static int unknown_format(const struct registry *registry, const char *name, struct imgtk_error *err)
+{
+    const char *names[MAX_MODULES + PACKAGED_COUNT + 1];
+    char installed[512] = "";
+    size_t count = 0;
     for (size_t i = 0; i < registry->entry_count; i++) {
         const struct imgtk_driver *driver = registry->entries[i]->public.driver;
-        if (driver && used < sizeof(known))
-            used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", used ? ", " : "", driver->name);
-        if (driver)
-            names[count++] = driver->name;
+        if (!driver)
+            continue;
+        append_name(installed, sizeof(installed), driver->name);
+        names[count++] = driver->name;
     }
+    for (size_t i = 0; i < PACKAGED_COUNT; i++)
+        names[count++] = packaged[i].format;
     names[count] = NULL;
-    const char *near = imgtk_nearest_word(name, names);
+    const char *format = format_of_package(name), *near = imgtk_nearest_word(name, names);
+    if (format)
+        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%s': install imgtk-format-%s (installed: %s)", name,
+                          format, installed);
     if (near)
         return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s'; did you mean '%s'? (installed: %s)", name,
-                          near, known);
+                          near, installed);
     if (name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789")] != '\0')
-        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s' (installed: %s)", name, known);
+        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s' (installed: %s)", name, installed);
     return imgtk_fail(err, IMGTK_ENOTFOUND,
-                      "Unknown file format '%.60s' (installed: %s; a format that is missing comes with the package "
-                      "imgtk-format-%.60s)", name, known, name);
+                      "Unknown file format '%.60s' (installed: %s; another one would be in a package imgtk-format-%.60s)",
+                      name, installed, name);
 }
 
 int imgtk_driver_find(struct imgtk_context *context, const char *name, const struct imgtk_driver **out,
@@ -187,16 +212,15 @@ static int unknown_digest(struct registry *registry, const char *name, const str
                           struct imgtk_error *err)
 {
     char known[512] = "";
-    size_t used = 0;
     if (broken)
         return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%s': %s: %s", name, broken->path, broken->reason);
     registry_load(registry, MODULES_DIGESTS);
     for (size_t i = 0; i < registry->entry_count; i++) {
         const struct imgtk_digest *digest = registry->entries[i]->public.digest;
-        if (digest && used < sizeof(known))
-            used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", used ? ", " : "", digest->name);
+        if (digest)
+            append_name(known, sizeof(known), digest->name);
     }
-    return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%.60s' (installed: %s)", name, used ? known : "none");
+    return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%.60s' (installed: %s)", name, *known ? known : "none");
 }
 
 int registry_digest(struct imgtk_context *context, const char *name, const struct imgtk_digest **out,

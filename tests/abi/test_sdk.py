@@ -38,9 +38,8 @@ def module(installed, tmp_path_factory):
 
 def conformance(installed, module, *words, cwd, **options):
     """The suite that is installed, with the program that is."""
-    found = prefix(installed) / "bin"
-    env = environment(IMGTK_MODULE_PATH=module, PATH=f"{found}:{os.environ['PATH']}", TMPDIR=cwd)
-    return execute([found / "imgtk-conformance", *words], cwd=cwd, env=env, **options)
+    env = environment(IMGTK_MODULE_PATH=module, TMPDIR=cwd)
+    return execute([prefix(installed) / "bin/imgtk-conformance", *words], cwd=cwd, env=env, **options)
 
 
 def test_the_module_is_found(module):
@@ -59,6 +58,11 @@ def test_the_module_conforms(installed, module, tmp_path):
     assert result.out == ("mini, a disk of everything: passed\nmini, an empty disk: passed\n"
                           "mini, a disk of one sector: passed\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_module_may_be_named_from_here(installed, module, tmp_path):
+    result = conformance(installed, os.path.relpath(module, tmp_path), "mini", cwd=tmp_path)
+    assert "mini, a disk of everything: passed" in result.out
 
 
 def test_an_image_that_is_given_conforms(installed, module, tmp_path):

@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 KIB, MIB = 1 << 10, 1 << 20
-PROGRAM = Path(__file__).resolve().parent.parent / "libexec/imgtk/conformance"
+PREFIX = Path(__file__).resolve().parent.parent
+PROGRAM, SUITE = PREFIX / "bin/imgtk", PREFIX / "libexec/imgtk/conformance"
 
 
 def pieces_of_everything(size):
@@ -52,6 +53,8 @@ def run(words, folder):
     """Whether a command succeeded; what it printed is shown when it did not."""
     env = dict(os.environ)
     env.setdefault("SOURCE_DATE_EPOCH", "1700000000")
+    if "IMGTK_MODULE_PATH" in env:  # seen from here, not from that folder
+        env["IMGTK_MODULE_PATH"] = ":".join(map(os.path.abspath, env["IMGTK_MODULE_PATH"].split(":")))
     done = subprocess.run(words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         sys.stdout.write(done.stdout.decode("utf-8", "replace"))
@@ -60,14 +63,14 @@ def run(words, folder):
 
 def check_image(arguments, image, content, folder):
     options = ["-o", arguments.options] if arguments.options else []
-    return run([PROGRAM, arguments.format, image, content, *options], folder)
+    return run([SUITE, arguments.format, image, content, *options], folder)
 
 
 def check_written(arguments, name, size, pieces):
     options = ["-o", arguments.options] if arguments.options else []
     with tempfile.TemporaryDirectory(prefix="imgtk-conformance-") as folder:
         write_content(Path(folder, "content.raw"), size, pieces)
-        passed = (run(["imgtk", "convert", "-f", "raw", "-O", arguments.format, *options, "content.raw", "disk.image"],
+        passed = (run([PROGRAM, "convert", "-f", "raw", "-O", arguments.format, *options, "content.raw", "disk.image"],
                       folder)
                   and check_image(arguments, "disk.image", "content.raw", folder))
     print(f"{arguments.format}, {name}: {'passed' if passed else 'FAILED'}", flush=True)
@@ -75,11 +78,16 @@ def check_written(arguments, name, size, pieces):
 
 
 def main():
-    usage = "imgtk-conformance [-o OPTIONS] FORMAT [IMAGE CONTENT]"
-    parser = argparse.ArgumentParser(prog="imgtk-conformance", usage=usage)
-    parser.add_argument("-o", dest="options", metavar="OPTIONS")
-    parser.add_argument("format", metavar="FORMAT")
-    parser.add_argument("files", nargs="*", metavar="IMAGE CONTENT")
+    parser = argparse.ArgumentParser(
+        prog="imgtk-conformance", usage="imgtk-conformance [-o OPTIONS] FORMAT [IMAGE CONTENT]",
+        description="Tests whether a format module keeps what imgtk expects of it: on images that the module writes, or "
+        "on IMAGE, whose disk holds the bytes of the file CONTENT; new files are then made in the current folder.",
+        epilog="IMGTK_MODULE_PATH names the folder of a module that is not installed. Exit codes: 0 all cases passed, "
+        "1 one failed, 2 wrong usage. See imgtk-conformance(1).")
+    parser.add_argument("-o", dest="options", metavar="OPTIONS",
+                        help="for writing an image, as for 'imgtk convert -o': those that make the same disk the same file")
+    parser.add_argument("format", metavar="FORMAT", help="the name of the module")
+    parser.add_argument("files", nargs="*", metavar="IMAGE CONTENT", help="an image, and a raw file with its disk's bytes")
     arguments = parser.parse_args()
     if len(arguments.files) not in (0, 2):
         parser.error("give IMAGE and CONTENT, or neither")
