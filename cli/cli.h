@@ -45,7 +45,7 @@ struct cli_command {
     const char *summary;              /* one line, no full stop */
     const char *operands;             /* "[OPTION]... FILE" without the command */
     const struct cli_option *options;
-    const char *notes;                /* more for --help alone, whole lines; may be NULL */
+    const char *notes;                /* more for --help alone, which wraps it; may be NULL */
     const char *examples;             /* whole lines; may be NULL */
     const struct cli_exit *exits;     /* NULL: 0 success, 1 failure */
     int (*run)(struct cli *cli, int argc, char **argv);  /* argv[0] is the command's name; returns the exit code */

@@ -4,26 +4,54 @@
 #include <string.h>
 
 #include "options.h"
+#include "output.h"
 
 #define HELP_COLUMN 26
-#define HELP_WIDTH 100
+#define EXIT_COLUMN 6
+#define SUMMARY_COLUMN 13
+#define WIDTH_MAX 100u
+#define WIDTH_MIN 50u
+
+/* Prints words wrapped at the terminal's width, each line but the first, where the cursor is already, from `indent` on. */
+static void print_wrapped(const char *text, int indent)
+{
+    size_t width = cli_terminal_width(stdout, WIDTH_MAX), start = (size_t)indent, column = start;
+    width = width > WIDTH_MAX ? WIDTH_MAX : width < WIDTH_MIN ? WIDTH_MIN : width;
+    while (*text) {
+        size_t word = strcspn(text, " \n");
+        if (column > start && column + 1 + word > width) {
+            printf("\n%*s", indent, "");
+            column = start;
+        } else if (column > start) {
+            putchar(' ');
+            column++;
+        }
+        printf("%.*s", (int)word, text);
+        column += word;
+        text += word;
+        text += strspn(text, " \n");
+    }
+    putchar('\n');
+}
 
 void help_print_program(const struct cli *cli)
 {
     const char *name = cli->program;
     printf("Usage: %s COMMAND [OPTION]... ARGUMENT...\n"
            "Convert, create and look into virtual disk images.\n\nCommands:\n", name);
-    for (const struct cli_command *const *command = cli_commands; *command; command++)
-        printf("  %-10s %s\n", (*command)->name, (*command)->summary);
+    for (const struct cli_command *const *command = cli_commands; *command; command++) {
+        printf("  %-10s ", (*command)->name);
+        print_wrapped((*command)->summary, SUMMARY_COLUMN);
+    }
     printf("  %-10s %s\n\n", "help", "Tell how a command is used");
     printf("Examples:\n"
-           "  %s convert -p disk.qcow2 disk.raw          the format of each file is found out\n"
+           "  %s convert -p disk.qcow2 disk.raw        each file's format is found out\n"
            "  %s convert -c -O qcow2 disk.vmdk disk.qcow2\n"
            "  %s info disk.qcow2\n"
            "  %s map --output=json disk.qcow2\n"
            "  %s create -f qcow2 disk.qcow2 20G\n\n", name, name, name, name, name);
-    printf("'%s help COMMAND' lists a command's options; '%s --version' tells the version.\n"
-           "Exit codes: 0 success, 1 failure; 'check' and 'compare' have more, see their help.\n", name, name);
+    printf("'%s help COMMAND' lists a command's options, '%s --version' the version.\n"
+           "Exit codes: 0 success, 1 failure; 'check' and 'compare' have more.\n", name, name);
 }
 
 /* ---- Options -------------------------------------------------------------- */
@@ -52,27 +80,6 @@ void help_spelling(const struct cli_option *option, char out[HELP_SPELLING_SIZE]
     } while (!option_is_end(option) && !option->help);
 }
 
-/* Prints text wrapped at HELP_WIDTH, each line beginning at HELP_COLUMN; the cursor stands there already. */
-static void print_wrapped(const char *text)
-{
-    size_t column = HELP_COLUMN;
-    while (*text) {
-        size_t word = strcspn(text, " ");
-        if (column > HELP_COLUMN && column + 1 + word > HELP_WIDTH) {
-            printf("\n%*s", HELP_COLUMN, "");
-            column = HELP_COLUMN;
-        } else if (column > HELP_COLUMN) {
-            putchar(' ');
-            column++;
-        }
-        printf("%.*s", (int)word, text);
-        column += word;
-        text += word;
-        text += strspn(text, " ");
-    }
-    putchar('\n');
-}
-
 static void print_options(const struct cli_option *option)
 {
     puts("\nOptions:");
@@ -87,7 +94,7 @@ static void print_options(const struct cli_option *option)
             width = 0;
         }
         printf("%*s", HELP_COLUMN - width, "");
-        print_wrapped(option->help);
+        print_wrapped(option->help, HELP_COLUMN);
     }
 }
 
@@ -113,11 +120,15 @@ void help_print_command(const struct cli *cli, const struct cli_command *command
 {
     printf("Usage: %s %s %s\n%s.\n", cli->program, command->name, command->operands, command->summary);
     print_options(command->options);
-    if (command->notes)
-        printf("\n%s", command->notes);
+    if (command->notes) {
+        putchar('\n');
+        print_wrapped(command->notes, 0);
+    }
     if (command->examples)
         print_examples(command->examples);
     puts("\nExit codes:");
-    for (const struct cli_exit *exit = help_exits(command); exit->meaning; exit++)
-        printf("  %-3d %s\n", exit->code, exit->meaning);
+    for (const struct cli_exit *exit = help_exits(command); exit->meaning; exit++) {
+        printf("  %-3d ", exit->code);
+        print_wrapped(exit->meaning, EXIT_COLUMN);
+    }
 }

@@ -94,7 +94,7 @@ static int print_version(struct cli *cli)
 static int help(struct cli *cli, int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "help";
-    if (strcmp(name, "help") == 0)
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         return print_usage(cli);
     const struct cli_command *command = cli_find_command(name);
     if (!command)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "signals.h"
@@ -23,6 +24,18 @@ bool cli_shows_colors(FILE *to)
 {
     const char *forbidden = getenv("NO_COLOR"), *terminal = getenv("TERM");
     return isatty(fileno(to)) && !(forbidden && *forbidden) && terminal && strcmp(terminal, "dumb") != 0;
+}
+
+size_t cli_terminal_width(FILE *to, size_t otherwise)
+{
+    const char *text = getenv("COLUMNS");
+    struct winsize size;
+    unsigned long columns = text ? strtoul(text, NULL, 10) : 0;
+    if (columns > 0)
+        return columns;
+    if (ioctl(fileno(to), TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        return size.ws_col;
+    return otherwise;
 }
 
 #define RED "\033[1;31m"

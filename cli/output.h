@@ -19,6 +19,8 @@ void cli_tell(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3)
 void cli_note(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
 /* Whether `to` is a terminal that shows colours and NO_COLOR does not forbid them. */
 bool cli_shows_colors(FILE *to);
+/* The columns of the terminal that `to` is, or those that COLUMNS says; where there is neither, `otherwise`. */
+size_t cli_terminal_width(FILE *to, size_t otherwise);
 /* Text from an image or a file name, control characters as '?'; on stdout, or on a stream. */
 void cli_print_text(const char *text);
 void cli_put_text(FILE *to, const char *text);

@@ -212,14 +212,23 @@ static int unknown_digest(struct registry *registry, const char *name, const str
                           struct imgtk_error *err)
 {
     char known[512] = "";
+    const char *names[MAX_MODULES + 1];
+    size_t count = 0;
     if (broken)
         return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%s': %s: %s", name, broken->path, broken->reason);
     registry_load(registry, MODULES_DIGESTS);
     for (size_t i = 0; i < registry->entry_count; i++) {
         const struct imgtk_digest *digest = registry->entries[i]->public.digest;
-        if (digest)
-            append_name(known, sizeof(known), digest->name);
+        if (!digest)
+            continue;
+        append_name(known, sizeof(known), digest->name);
+        names[count++] = digest->name;
     }
+    names[count] = NULL;
+    const char *near = imgtk_nearest_word(name, names);
+    if (near)
+        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%.60s'; did you mean '%s'? (installed: %s)", name, near,
+                          known);
     return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%.60s' (installed: %s)", name, *known ? known : "none");
 }
 

@@ -3,7 +3,6 @@
 #include <imgtk/bytes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "../output.h"
 #include "picture.h"
@@ -18,22 +17,10 @@
 
 /* ---- The terminal --------------------------------------------------------- */
 
-static size_t terminal_width(FILE *to)
-{
-    const char *text = getenv("COLUMNS");
-    struct winsize size;
-    unsigned long columns = text ? strtoul(text, NULL, 10) : 0;
-    if (columns > 0)
-        return columns;
-    if (ioctl(fileno(to), TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
-        return size.ws_col;
-    return TERMINAL_DEFAULT;
-}
-
 /* A power of two, so that rows begin at round offsets. */
 static size_t columns_for(FILE *to)
 {
-    size_t width = terminal_width(to), columns = COLUMNS_MIN;
+    size_t width = cli_terminal_width(to, TERMINAL_DEFAULT), columns = COLUMNS_MIN;
     while (columns < COLUMNS_MAX && columns * 2 + AXIS_WIDTH <= width)
         columns *= 2;
     return columns;

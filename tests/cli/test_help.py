@@ -23,6 +23,13 @@ def test_help_has_two_names(command):
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
+@pytest.mark.parametrize("words", [["map", "--help"], ["--help"]])
+def test_help_fits_the_terminal(words):
+    text = imgtk(*words, env=environment(COLUMNS=80)).out
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert text != imgtk(*words).out and text.split() == imgtk(*words).out.split()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_in_help_is_taken(command):
     for option in spellings(command):

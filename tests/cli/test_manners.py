@@ -107,6 +107,7 @@ def test_suffixes(tmp_path, suffix, name):
     (["create", "-f", "parallels", "x", "1M"], r"'parallels' \(installed: raw, .* would be in a package imgtk-format-parallels\)"),
     (["create", "-f", "qcow2", "-o", "clustersize=1M", "x", "1M"], "did you mean 'cluster_size'"),
     (["create", "-f", "vdi", "-o", "nonsense=1", "x", "1M"], r"unknown option 'nonsense' \(known: static, preallocation, "),
+    (["checksum", "-a", "sha265", "x"], r"Unknown digest 'sha265'; did you mean 'sha256'\? \(installed: "),
     (["create", "-f", "qcow2", "-o", "compat=3", "x", "1M"], "choose one of: 0.10, 1.1, v2, v3"),
 ])
 def test_hints(tmp_path, words, message):
