@@ -60,5 +60,5 @@ def test_module_exports_one_symbol(module):
                          ids=["c11", "c++11"])
 @pytest.mark.parametrize("header", HEADERS, ids=lambda path: path.name)
 def test_header_compiles_alone(header, compiler):
-    execute([tool(compiler[0]), *compiler[1:], "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
+    execute([tool(compiler[0]), *compiler[1:], "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror",
              "-I", ROOT / "core/include", "-include", header, "/dev/null"])

@@ -11,6 +11,10 @@
 
 #ifdef __cplusplus
 extern "C" {
+#ifdef __GNUC__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* some structures have the name of the function that takes them */
+#endif
 #endif
 
 /*
@@ -51,6 +55,9 @@ IMGTK_API int imgtk_snapshot_change(struct imgtk_image *image, const struct imgt
                                     struct imgtk_error *err);
 
 #ifdef __cplusplus
+#ifdef __GNUC__
+#pragma GCC diagnostic pop
+#endif
 }
 #endif
 #endif

@@ -9,6 +9,10 @@
 
 #ifdef __cplusplus
 extern "C" {
+#ifdef __GNUC__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* some structures have the name of the function that takes them */
+#endif
 #endif
 
 /* ---- Progress ----------------------------------------------------------- */
@@ -155,6 +159,9 @@ struct imgtk_checksum {
 IMGTK_API int imgtk_checksum(struct imgtk_context *context, struct imgtk_checksum *job, struct imgtk_error *err);
 
 #ifdef __cplusplus
+#ifdef __GNUC__
+#pragma GCC diagnostic pop
+#endif
 }
 #endif
 #endif

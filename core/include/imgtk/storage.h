@@ -141,8 +141,8 @@ IMGTK_API int imgtk_storage_depth(struct imgtk_storage *storage, uint64_t offset
 IMGTK_API int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t size, struct imgtk_error *err);
 /*
  * What is read and written from now on shall not stay in the page cache, and what is there already and needs no writing
- * goes. Without it, a file storage begins to drop pages
- * once it has moved a quarter of the machine's memory. Called before the storage is shared between threads.
+ * goes. Without it, a file storage begins to drop pages once it has moved a quarter of the machine's memory. Called
+ * before the storage is shared between threads.
  */
 IMGTK_API void imgtk_storage_drop_cache(struct imgtk_storage *storage);
 /*
