@@ -7,7 +7,6 @@
 #include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "registry.h"
-#include "workers.h"
 
 #define PIECE (2u << 20)
 #define PAGE 4096u /* the kernel copies to pages three times as fast as to malloc() plus 16 */
@@ -180,7 +179,7 @@ int checksum_tree(struct checksum_pass *pass, struct digest_tree *tree, struct i
         return status;
     pthread_mutex_init(&reading.in_order, NULL);
     pthread_mutex_init(&reading.lock, NULL);
-    workers_run(pass->workers, work, &reading);
+    imgtk_workers_run(pass->workers, work, &reading);
     pthread_mutex_destroy(&reading.lock);
     pthread_mutex_destroy(&reading.in_order);
     source_walk_free(reading.walk);

@@ -7,7 +7,6 @@
 #include "imgtk/bytes.h"
 #include "imgtk/jobs.h"
 #include "same_place.h"
-#include "workers.h"
 
 #define PIECE (1u << 20)
 #define SECTOR 512u      /* what a mismatch is told in, as qemu-img tells it */
@@ -198,7 +197,7 @@ static void run_workers(struct comparison *comparison)
     for (unsigned i = 0; !comparison->job->workers && i < 2; i++)
         if (image_workers(comparison->job->images[i]) > wanted)
             wanted = image_workers(comparison->job->images[i]);
-    workers_run(wanted < MAX_WORKERS ? wanted : MAX_WORKERS, work, comparison);
+    imgtk_workers_run(wanted < MAX_WORKERS ? wanted : MAX_WORKERS, work, comparison);
 }
 
 static int run(struct comparison *comparison, struct imgtk_error *err)

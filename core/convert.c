@@ -7,7 +7,6 @@
 #include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "resume.h"
-#include "workers.h"
 
 #define ITEM_SIZE (2u << 20)
 #define ZERO_GRANULE 4096u
@@ -26,7 +25,7 @@ static unsigned choose_workers(const struct conversion *conversion)
     for (size_t i = 0; !job->workers && i < job->source_count; i++)
         if (image_workers(job->sources[i]) > workers)
             workers = image_workers(job->sources[i]);
-    return workers < WORKERS_MAX ? workers : WORKERS_MAX;
+    return workers < IMGTK_MAX_WORKERS ? workers : IMGTK_MAX_WORKERS;
 }
 
 static enum copy_mode choose_copy(const struct conversion *conversion)
@@ -172,7 +171,7 @@ static int run(struct conversion *conversion, struct imgtk_error *err)
     int status = set_up(conversion, err);
     if (status)
         return status;
-    workers_run(conversion->workers, work, conversion);
+    imgtk_workers_run(conversion->workers, work, conversion);
     if (conversion->error.status) {
         if (conversion->target.resume)
             resume_keep(conversion->target.resume, conversion);

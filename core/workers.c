@@ -1,4 +1,4 @@
-#include "workers.h"
+#include "imgtk/driver.h"
 
 #include <pthread.h>
 
@@ -14,12 +14,12 @@ static void *run_task(void *context)
     return NULL;
 }
 
-void workers_run(unsigned count, void (*work)(void *context), void *context)
+void imgtk_workers_run(unsigned count, void (*work)(void *context), void *context)
 {
-    pthread_t threads[WORKERS_MAX];
+    pthread_t threads[IMGTK_MAX_WORKERS];
     struct task task = { work, context };
     unsigned started = 0;
-    while (started + 1 < count && started + 1 < WORKERS_MAX &&
+    while (started + 1 < count && started + 1 < IMGTK_MAX_WORKERS &&
            pthread_create(&threads[started], NULL, run_task, &task) == 0)
         started++;
     work(context);

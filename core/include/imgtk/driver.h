@@ -154,6 +154,15 @@ struct imgtk_check {
     uint64_t corruptions, leaks, check_errors, corruptions_fixed, leaks_fixed;
 };
 
+/* ---- Threads ------------------------------------------------------------ */
+
+/*
+ * Runs work(context) in `count` threads (at most IMGTK_MAX_WORKERS), the caller's among them, and waits for all. A
+ * thread that cannot be had is done without.
+ */
+#define IMGTK_MAX_WORKERS 64u
+IMGTK_API void imgtk_workers_run(unsigned count, void (*work)(void *context), void *context);
+
 /* ---- Opening ------------------------------------------------------------ */
 
 enum {
