@@ -37,12 +37,46 @@ void qcow2_check_corruption(struct qcow2_check_state *state, const char *format,
 
 /* ---- Comparing -------------------------------------------------------------- */
 
-static void compare_cluster(struct qcow2_check_state *state, uint64_t cluster, uint64_t refcount)
+static uint64_t stored_refcount(const struct qcow2_check_state *state, const uint8_t *block, uint64_t at)
+{
+    return block ? qcow2_refcount_get(block, at, state->image->geometry.refcount_order) : 0;
+}
+
+/* Reads the block of that index into the table; *block: NULL where there is none, and all its counts are zero. */
+static int read_block(const struct qcow2_check_state *state, uint64_t index, uint8_t *table, const uint8_t **block,
+                      struct imgtk_error *err)
+{
+    uint64_t offset = index < state->refcount_blocks ? state->refcount_table[index] : 0;
+    *block = offset != 0 ? table : NULL;
+    if (offset == 0)
+        return 0;
+    return imgtk_storage_pread(state->image->file, table, (size_t)state->image->geometry.cluster_size, offset, err);
+}
+
+static int compare_block(struct qcow2_check_state *state, struct qcow2_check_worker *worker, void *context,
+                         uint64_t index, bool *tell, struct imgtk_error *err)
+{
+    const uint8_t *block;
+    uint64_t first, end;
+    (void)context;
+    qcow2_refcount_span(state, index, &first, &end);
+    int status = read_block(state, index, worker->table, &block, err);
+    for (uint64_t cluster = first; cluster < end && status == 0; cluster++) {
+        uint32_t entry = qcow2_tally_entry(&state->tally, cluster), references = entry >> QCOW2_TALLY_USE_BITS;
+        uint64_t refcount = stored_refcount(state, block, cluster - first);
+        if ((refcount | references) == 0)
+            continue;
+        worker->end_cluster = cluster + 1 > worker->end_cluster ? cluster + 1 : worker->end_cluster;
+        *tell |= refcount != references || (entry & QCOW2_TALLY_USE_MASK) == QCOW2_USE_CLASH;
+        /* A count that has no place needs new blocks. */
+        worker->rebuild |= !block && references > 0;
+    }
+    return status;
+}
+
+static void report_cluster(struct qcow2_check_state *state, uint64_t cluster, uint64_t refcount)
 {
     uint64_t references = qcow2_tally_count(&state->tally, cluster);
-    if ((refcount | references) == 0)
-        return;
-    state->result->image_end_offset = (cluster + 1) << state->image->geometry.cluster_bits;
     bool clash = qcow2_tally_use(&state->tally, cluster) == QCOW2_USE_CLASH;
     if (refcount > references) {
         qcow2_check_report(state, "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
@@ -59,30 +93,26 @@ static void compare_cluster(struct qcow2_check_state *state, uint64_t cluster, u
     }
 }
 
-static int compare_block(struct qcow2_check_state *state, uint64_t index, uint64_t first, uint64_t end,
-                         struct imgtk_error *err)
+static int report_block(struct qcow2_check_state *state, void *context, uint64_t index, struct imgtk_error *err)
 {
-    const struct qcow2_geometry *geometry = &state->image->geometry;
-    uint64_t offset = index < state->refcount_blocks ? state->refcount_table[index] : 0;
-    int status = 0;
-    if (offset != 0)
-        status = imgtk_storage_pread(state->image->file, state->table, (size_t)geometry->cluster_size, offset, err);
-    for (uint64_t cluster = first; cluster < end && status == 0; cluster++) {
-        uint64_t refcount = offset ? qcow2_refcount_get(state->table, cluster - first, geometry->refcount_order) : 0;
-        /* A count that has no place needs new blocks. */
-        if (offset == 0 && qcow2_tally_count(&state->tally, cluster) > 0)
-            state->rebuild = true;
-        compare_cluster(state, cluster, refcount);
-    }
+    const uint8_t *block;
+    uint64_t first, end;
+    (void)context;
+    qcow2_refcount_span(state, index, &first, &end);
+    int status = read_block(state, index, state->own.table, &block, err);
+    for (uint64_t cluster = first; cluster < end && status == 0; cluster++)
+        report_cluster(state, cluster, stored_refcount(state, block, cluster - first));
     return status;
 }
 
 static int compare(struct qcow2_check_state *state, struct imgtk_error *err)
 {
-    uint64_t first, end;
-    int status = 0;
-    for (uint64_t index = 0; status == 0 && qcow2_refcount_span(state, index, &first, &end); index++)
-        status = compare_block(state, index, first, end, err);
+    uint64_t blocks = imgtk_div_round_up(state->clusters, UINT64_C(1) << state->image->geometry.refcount_block_bits);
+    struct qcow2_pass pass = { blocks, compare_block, report_block, NULL };
+    int status = qcow2_pass_run(state, &pass, err);
+    const struct imgtk_check *result = state->result;
+    /* Then the flags need no refcount to be looked up. */
+    state->flags_by_references = status == 0 && result->corruptions == 0 && result->leaks == 0;
     return status;
 }
 
@@ -97,8 +127,8 @@ int qcow2_check_open(struct qcow2_check_state *state, struct qcow2 *image, struc
         return status;
     state->clusters = qcow2_clusters(&image->geometry, state->file_size);
     result->total_clusters = qcow2_clusters(&image->geometry, image->header.size);
-    state->table = malloc((size_t)image->geometry.cluster_size);
-    if (!state->table)
+    state->own.table = malloc((size_t)image->geometry.cluster_size);
+    if (!state->own.table)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for a table");
     return qcow2_tally_open(&state->tally, state->clusters + 1, err);
 }
@@ -107,7 +137,7 @@ void qcow2_check_close(struct qcow2_check_state *state)
 {
     qcow2_refcounts_forget(state);
     free(state->refcount_table);
-    free(state->table);
+    free(state->own.table);
     qcow2_tally_close(&state->tally);
 }
 

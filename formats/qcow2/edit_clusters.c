@@ -85,7 +85,7 @@ int qcow2_edit_reference(struct qcow2_edit *edit, uint64_t cluster, enum qcow2_u
         return imgtk_fail(err, IMGTK_ELIMIT, "refcounts of %u bits cannot count %" PRIu64 " uses of a cluster",
                           1u << order, count + 1);
     mark_changed(edit, cluster);
-    return qcow2_tally_add(&edit->check.tally, cluster, use, err);
+    return qcow2_tally_add(&edit->check.tally, cluster, 1, use, err);
 }
 
 int qcow2_edit_release(struct qcow2_edit *edit, uint64_t cluster, struct imgtk_error *err)
@@ -265,7 +265,7 @@ static int is_block_wrong(struct qcow2_edit *edit, uint64_t index, bool *out, st
     if (!qcow2_refcount_span(check, index, &first, &end))
         return 0;
     for (uint64_t cluster = first; cluster < end && status == 0 && !*out; cluster++) {
-        status = qcow2_refcount_of(check, cluster, &refcount, err);
+        status = qcow2_refcount_of(check, &check->own, cluster, &refcount, err);
         *out = status == 0 && refcount != qcow2_tally_count(&check->tally, cluster);
     }
     return status;

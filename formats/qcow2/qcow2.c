@@ -25,6 +25,12 @@ static int ask_size(struct qcow2 *image, struct imgtk_error *err)
     return 0;
 }
 
+/* A check tells of tables outside the file, and of what is wrong besides. */
+static int check_tables(const struct qcow2 *image, struct imgtk_error *err)
+{
+    return image->for_check ? 0 : qcow2_header_check_file(&image->header, image->file_size, err);
+}
+
 static int read_header(struct qcow2 *image, struct imgtk_error *err)
 {
     uint8_t bytes[QCOW2_FULL_HEADER_LENGTH];
@@ -40,7 +46,7 @@ static int read_header(struct qcow2 *image, struct imgtk_error *err)
         status = qcow2_header_validate(&image->header, err);
     if (status == 0 && image->extensions.crypto)
         status = imgtk_fail(err, IMGTK_ECORRUPT, "an encryption header in an image that is not encrypted");
-    return status == 0 ? qcow2_header_check_file(&image->header, image->file_size, err) : status;
+    return status == 0 ? check_tables(image, err) : status;
 }
 
 static int read_backing_name(struct qcow2 *image, struct imgtk_error *err)
@@ -92,10 +98,21 @@ static int choose_state(struct qcow2 *image, const char *wanted, struct imgtk_er
     return 0;
 }
 
+/* Without the table there is nothing to be read; who checks the image is told why. */
+static int do_without_l1(struct qcow2 *image)
+{
+    image->l1_entries = 0;
+    image->size = 0;
+    return 0;
+}
+
 static int load_l1(struct qcow2 *image, struct imgtk_error *err)
 {
     if (image->l1_entries == 0)
         return 0;
+    if (image->for_check && (image->l1_offset == 0 ||
+                             !imgtk_range_fits(image->l1_offset, image->l1_bytes, image->file_size)))
+        return do_without_l1(image);
     if (image->l1_offset == 0)
         return imgtk_fail(err, IMGTK_ECORRUPT, "L1 table lies at 0x0, within the header");
     size_t bytes = (size_t)image->l1_entries * sizeof(uint64_t); /* within the file: checked */
@@ -179,6 +196,7 @@ static int qcow2_open(const struct imgtk_open *args, void **handle, struct imgtk
     image->file = args->file;
     image->writable = args->flags & IMGTK_OPEN_WRITABLE;
     image->is_snapshot = args->snapshot;
+    image->for_check = args->flags & IMGTK_OPEN_CHECK;
     int status = open_image(image, args, err);
     if (status != 0) {
         qcow2_close(image);

@@ -94,7 +94,7 @@ struct qcow2 {
     struct qcow2_scratch_pool *scratch; /* of read(); see scratch.h */
     _Atomic int preallocation;          /* QCOW2_PREALLOCATION_*, judged at the first extent() */
     struct qcow2_edit *edit;            /* NULL until it is edited; see edit.h */
-    bool writable, is_snapshot;         /* how it was opened */
+    bool writable, is_snapshot, for_check; /* how it was opened */
 };
 
 /* Reads header and tables anew, after they have changed. Nobody else may use the image. */

@@ -83,10 +83,16 @@ static int count_blocks(struct qcow2_check_state *state, struct imgtk_error *err
     return status;
 }
 
+void qcow2_refcounts_let_go(struct qcow2_check_state *state, struct qcow2_check_worker *worker)
+{
+    if (worker->held_block)
+        imgtk_cache_put(state->blocks, worker->held_block);
+    worker->held_block = NULL;
+}
+
 void qcow2_refcounts_forget(struct qcow2_check_state *state)
 {
-    imgtk_cache_put(state->blocks, state->held_block);
-    state->held_block = NULL;
+    qcow2_refcounts_let_go(state, &state->own);
     imgtk_cache_free(state->blocks);
     state->blocks = NULL;
 }
@@ -107,17 +113,18 @@ int qcow2_refcounts_open(struct qcow2_check_state *state, struct imgtk_error *er
 }
 
 /* Neighbours are asked for one after another: their block stays held. */
-static int hold_block(struct qcow2_check_state *state, uint64_t index, struct imgtk_error *err)
+static int hold_block(struct qcow2_check_state *state, struct qcow2_check_worker *worker, uint64_t index,
+                      struct imgtk_error *err)
 {
-    if (state->held_block && state->held_index == index)
+    if (worker->held_block && worker->held_index == index)
         return 0;
-    imgtk_cache_put(state->blocks, state->held_block);
-    state->held_block = NULL;
-    state->held_index = index;
-    return imgtk_cache_get(state->blocks, state->refcount_table[index], &state->held_block, err);
+    qcow2_refcounts_let_go(state, worker);
+    worker->held_index = index;
+    return imgtk_cache_get(state->blocks, state->refcount_table[index], &worker->held_block, err);
 }
 
-int qcow2_refcount_of(struct qcow2_check_state *state, uint64_t cluster, uint64_t *out, struct imgtk_error *err)
+int qcow2_refcount_of(struct qcow2_check_state *state, struct qcow2_check_worker *worker, uint64_t cluster,
+                      uint64_t *out, struct imgtk_error *err)
 {
     const struct qcow2_geometry *geometry = &state->image->geometry;
     uint64_t index = cluster >> geometry->refcount_block_bits;
@@ -126,9 +133,9 @@ int qcow2_refcount_of(struct qcow2_check_state *state, uint64_t cluster, uint64_
         *out = qcow2_tally_count(&state->tally, cluster);
     if (state->flags_by_references || index >= state->refcount_blocks || state->refcount_table[index] == 0)
         return 0;
-    int status = hold_block(state, index, err);
+    int status = hold_block(state, worker, index, err);
     if (status == 0)
-        *out = qcow2_refcount_get(state->held_block, cluster & ((UINT64_C(1) << geometry->refcount_block_bits) - 1),
+        *out = qcow2_refcount_get(worker->held_block, cluster & ((UINT64_C(1) << geometry->refcount_block_bits) - 1),
                                   geometry->refcount_order);
     return status;
 }

@@ -1,29 +1,32 @@
-/* Counting what refers to each cluster: header, L1 and L2 tables, data, snapshots, bitmaps. */
+/* Counting what refers to each cluster: header, L1 and L2 tables (l2.c), snapshots, bitmaps. */
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "check.h"
 
+#define CUT_OFF_FORMAT "ERROR table at 0x%" PRIx64 " of %" PRIu64 " bytes is cut off by the end of the file at 0x%" PRIx64
+
 /* ---- Ranges ------------------------------------------------------------- */
+
+bool qcow2_range_is_inside(const struct qcow2_check_state *state, uint64_t offset, uint64_t length)
+{
+    return offset < state->file_size && offset + length - 1 < state->file_size + state->image->geometry.cluster_size - 1;
+}
 
 bool qcow2_count_range(struct qcow2_check_state *state, uint64_t offset, uint64_t length, enum qcow2_use use,
                        int *status, struct imgtk_error *err)
 {
-    const struct qcow2_geometry *geometry = &state->image->geometry;
+    unsigned bits = state->image->geometry.cluster_bits;
     *status = 0;
     if (length == 0)
         return true;
-    /* The last cluster may be cut short, by less than a cluster. */
-    if (offset >= state->file_size || offset + length - 1 >= state->file_size + geometry->cluster_size - 1) {
-        qcow2_check_corruption(state, "ERROR reference to 0x%" PRIx64 " of %" PRIu64
-                                      " bytes reaches beyond the end of the file at 0x%" PRIx64,
-                               offset, length, state->file_size);
+    if (!qcow2_range_is_inside(state, offset, length)) {
+        qcow2_check_corruption(state, QCOW2_BEYOND_FORMAT, offset, length, state->file_size);
         state->beyond = true;
         return false;
     }
-    uint64_t last = (offset + length - 1) >> geometry->cluster_bits;
-    for (uint64_t i = offset >> geometry->cluster_bits; i <= last && *status == 0; i++)
-        *status = qcow2_tally_add(&state->tally, i, use, err);
+    uint64_t first = offset >> bits, last = (offset + length - 1) >> bits;
+    *status = qcow2_tally_add(&state->tally, first, last - first + 1, use, err);
     return true;
 }
 
@@ -35,152 +38,125 @@ static bool count_table(struct qcow2_check_state *state, uint64_t offset, uint64
     if (counted && imgtk_range_fits(offset, length, state->file_size))
         return *status == 0;
     if (counted && *status == 0)
-        qcow2_check_corruption(state, "ERROR table at 0x%" PRIx64 " of %" PRIu64
-                                      " bytes is cut off by the end of the file at 0x%" PRIx64,
-                               offset, length, state->file_size);
+        qcow2_check_corruption(state, CUT_OFF_FORMAT, offset, length, state->file_size);
     state->incomplete = true;
     return false;
 }
 
-/* ---- L2 tables ---------------------------------------------------------- */
-
-/* One L1 table's walk. */
-struct walk {
-    struct qcow2_check_state *state;
-    bool active;              /* not a snapshot's: counts for the statistics */
-    uint64_t tables_before;   /* L1 tables that were walked before this one */
-    uint64_t next_contiguous; /* host offset at which the last cluster of the L2 table ended; 0: none yet */
-};
-
-static bool is_inside(const struct walk *walk)
-{
-    return !(walk->state->image->header.incompatible & QCOW2_INCOMPAT_DATA_FILE);
-}
-
-/* bitmap: of its subclusters, which a compressed cluster has not; 0 where no entry has one */
-static int count_compressed(struct walk *walk, uint64_t entry, uint64_t bitmap, struct imgtk_error *err)
-{
-    struct qcow2_check_state *state = walk->state;
-    struct qcow2_compressed stream = qcow2_compressed(&state->image->geometry, entry);
-    int status;
-    if (bitmap != 0)
-        qcow2_check_corruption(state, "ERROR compressed cluster with a bitmap of subclusters, entry=0x%" PRIx64, entry);
-    if (!is_inside(walk)) {
-        qcow2_check_corruption(state, "ERROR compressed cluster with an external data file, entry=0x%" PRIx64, entry);
-        return 0;
-    }
-    if (walk->active) {
-        state->result->allocated_clusters++;
-        state->result->compressed_clusters++;
-        state->result->fragmented_clusters++; /* by nature */
-    }
-    qcow2_count_range(state, stream.offset, stream.length, QCOW2_USE_DATA, &status, err);
-    return status;
-}
-
-static void count_fragments(struct walk *walk, uint64_t host)
-{
-    struct imgtk_check *result = walk->state->result;
-    if (!walk->active)
-        return;
-    result->allocated_clusters++;
-    if (walk->next_contiguous != 0 && host != walk->next_contiguous)
-        result->fragmented_clusters++;
-    walk->next_contiguous = host + walk->state->image->geometry.cluster_size;
-}
-
-static int count_plain(struct walk *walk, uint64_t entry, struct imgtk_error *err)
-{
-    struct qcow2_check_state *state = walk->state;
-    uint64_t host = entry & QCOW2_OFFSET_MASK, cluster_size = state->image->geometry.cluster_size;
-    int status = 0;
-    if (host == 0 && (is_inside(walk) || !(entry & QCOW2_COPIED)))
-        return 0;
-    count_fragments(walk, host);
-    if (host & (cluster_size - 1)) {
-        qcow2_check_corruption(state, "ERROR offset=0x%" PRIx64 ": data cluster is not aligned; L2 entry corrupted", host);
-        state->incomplete = true;
-        return 0;
-    }
-    if (is_inside(walk))
-        qcow2_count_range(state, host, cluster_size, QCOW2_USE_DATA, &status, err);
-    return status;
-}
-
-static void check_subclusters(struct walk *walk, uint64_t entry, uint64_t bitmap)
-{
-    uint64_t allocated = bitmap & UINT32_MAX, zero = bitmap >> QCOW2_SUBCLUSTERS;
-    bool space = (entry & QCOW2_OFFSET_MASK) != 0 || (!is_inside(walk) && (entry & QCOW2_COPIED));
-    if ((allocated & zero) != 0 || (!space && allocated != 0))
-        qcow2_check_corruption(walk->state, "ERROR L2 entry 0x%" PRIx64 ": subclusters contradict each other, bitmap=0x%016" PRIx64,
-                               entry, bitmap);
-}
-
-static int count_l2(struct walk *walk, uint64_t l2_offset, struct imgtk_error *err)
-{
-    struct qcow2_check_state *state = walk->state;
-    const struct qcow2_geometry *geometry = &state->image->geometry;
-    int status = imgtk_storage_pread(state->image->file, state->table, (size_t)geometry->cluster_size, l2_offset, err);
-    if (status != 0)
-        return imgtk_fail_prefix(err, "L2 table at 0x%" PRIx64, l2_offset);
-    walk->next_contiguous = 0;
-    for (uint64_t at = 0; at < geometry->cluster_size && status == 0; at += geometry->l2_entry_bytes) {
-        uint64_t entry = imgtk_be64(state->table + at);
-        uint64_t bitmap = geometry->extended_l2 ? imgtk_be64(state->table + at + 8) : 0;
-        if (entry & QCOW2_COMPRESSED) {
-            status = count_compressed(walk, entry, bitmap, err);
-            continue;
-        }
-        if (geometry->extended_l2)
-            check_subclusters(walk, entry, bitmap);
-        if (entry == 0)
-            continue;
-        if ((entry & QCOW2_L2_RESERVED) || (state->image->header.version < 3 && (entry & QCOW2_ZERO)))
-            qcow2_check_corruption(state, "ERROR L2 entry with reserved bits set: 0x%" PRIx64, entry);
-        status = count_plain(walk, entry, err);
-    }
-    return status;
-}
-
 /* ---- L1 tables ---------------------------------------------------------- */
 
-/* A table that one L1 table names twice is walked once, so that a loop of references costs no more than a tree. */
-static bool is_repeated(const struct walk *walk, uint64_t l2_offset)
+enum { L1_PIECE = 4096 };
+
+/* What is to be done about an L1 entry. */
+enum verdict { NO_TABLE, NOT_ALIGNED, OUTSIDE, CUT_OFF, REPEATED, TABLE };
+
+/* Some entries of an L1 table, all of which are counted before any of the tables that they name. */
+struct piece {
+    bool active;            /* not a snapshot's */
+    uint64_t tables_before; /* L1 tables that were counted before this one */
+    uint8_t verdicts[L1_PIECE];
+    uint8_t entries[L1_PIECE * 8];
+};
+
+static uint64_t l2_offset_at(const struct piece *piece, uint64_t index)
 {
-    const struct qcow2_check_state *state = walk->state;
-    uint64_t cluster = l2_offset >> state->image->geometry.cluster_bits;
-    return qcow2_tally_count(&state->tally, cluster) > walk->tables_before + 1;
+    return imgtk_be64(piece->entries + index * 8) & QCOW2_OFFSET_MASK;
 }
 
-static int count_l1_entry(struct walk *walk, uint64_t entry, struct imgtk_error *err)
+/* A table that one L1 table names twice is walked once, so that a loop of references costs no more than a tree. */
+static bool is_repeated(const struct qcow2_check_state *state, const struct piece *piece, uint64_t l2_offset)
 {
-    struct qcow2_check_state *state = walk->state;
-    uint64_t l2_offset = entry & QCOW2_OFFSET_MASK, cluster_size = state->image->geometry.cluster_size;
-    int status;
+    uint64_t cluster = l2_offset >> state->image->geometry.cluster_bits;
+    return qcow2_tally_count(&state->tally, cluster) > piece->tables_before + 1;
+}
+
+static int judge_table(struct qcow2_check_state *state, const struct piece *piece, uint64_t l2_offset,
+                       enum verdict *out, struct imgtk_error *err)
+{
+    const struct qcow2_geometry *geometry = &state->image->geometry;
+    *out = l2_offset == 0 ? NO_TABLE : NOT_ALIGNED;
+    if (l2_offset & (geometry->cluster_size - 1) || l2_offset == 0)
+        return 0;
+    *out = OUTSIDE;
+    if (!qcow2_range_is_inside(state, l2_offset, geometry->cluster_size))
+        return 0;
+    int status = qcow2_tally_add(&state->tally, l2_offset >> geometry->cluster_bits, 1, QCOW2_USE_L2, err);
+    *out = !imgtk_range_fits(l2_offset, geometry->cluster_size, state->file_size) ? CUT_OFF
+         : is_repeated(state, piece, l2_offset) ? REPEATED : TABLE;
+    return status;
+}
+
+static int judge_tables(struct qcow2_check_state *state, struct piece *piece, uint64_t entries, struct imgtk_error *err)
+{
+    int status = 0;
+    for (uint64_t i = 0; i < entries && status == 0; i++) {
+        enum verdict verdict;
+        status = judge_table(state, piece, l2_offset_at(piece, i), &verdict, err);
+        piece->verdicts[i] = (uint8_t)verdict;
+        state->beyond |= verdict == OUTSIDE;
+        state->incomplete |= verdict != TABLE && verdict != NO_TABLE;
+    }
+    return status;
+}
+
+static int look_at_table(struct qcow2_check_state *state, struct qcow2_check_worker *worker, void *context,
+                         uint64_t index, bool *tell, struct imgtk_error *err)
+{
+    const struct piece *piece = context;
+    *tell = imgtk_be64(piece->entries + index * 8) & QCOW2_L1_RESERVED;
+    if (piece->verdicts[index] == TABLE)
+        return qcow2_count_l2(state, worker, l2_offset_at(piece, index), piece->active, tell, err);
+    *tell |= piece->verdicts[index] != NO_TABLE;
+    return 0;
+}
+
+static int report_table(struct qcow2_check_state *state, void *context, uint64_t index, struct imgtk_error *err)
+{
+    const struct piece *piece = context;
+    uint64_t entry = imgtk_be64(piece->entries + index * 8), l2_offset = l2_offset_at(piece, index);
+    uint64_t cluster_size = state->image->geometry.cluster_size;
     if (entry & QCOW2_L1_RESERVED)
         qcow2_check_corruption(state, "ERROR L1 entry with reserved bits set: 0x%" PRIx64, entry);
-    if (l2_offset == 0)
-        return 0;
-    if (l2_offset & (cluster_size - 1)) {
+    switch ((enum verdict)piece->verdicts[index]) {
+    case NO_TABLE:
+        break;
+    case NOT_ALIGNED:
         qcow2_check_corruption(state, "ERROR l2_offset=0x%" PRIx64 ": table is not aligned; L1 entry corrupted", l2_offset);
-        state->incomplete = true;
-        return 0;
-    }
-    if (!count_table(state, l2_offset, cluster_size, QCOW2_USE_L2, &status, err))
-        return status;
-    if (status == 0 && is_repeated(walk, l2_offset)) {
+        break;
+    case OUTSIDE:
+        qcow2_check_corruption(state, QCOW2_BEYOND_FORMAT, l2_offset, cluster_size, state->file_size);
+        break;
+    case CUT_OFF:
+        qcow2_check_corruption(state, CUT_OFF_FORMAT, l2_offset, cluster_size, state->file_size);
+        break;
+    case REPEATED:
         qcow2_check_corruption(state, "ERROR l2_offset=0x%" PRIx64 ": table is named twice by one L1 table", l2_offset);
-        state->incomplete = true;
-        return 0;
+        break;
+    case TABLE:
+        return qcow2_report_l2(state, l2_offset, err);
     }
-    return status == 0 ? count_l2(walk, l2_offset, err) : status;
+    return 0;
 }
 
-static int count_l1(struct walk *walk, uint64_t l1_offset, uint64_t entries, struct imgtk_error *err)
+static int count_pieces(struct qcow2_check_state *state, struct piece *piece, uint64_t l1_offset, uint64_t entries,
+                        struct imgtk_error *err)
 {
-    enum { PIECE = 512 };
-    struct qcow2_check_state *state = walk->state;
-    uint8_t piece[PIECE * 8];
+    int status = 0;
+    for (uint64_t first = 0; first < entries && status == 0; first += L1_PIECE) {
+        struct qcow2_pass pass = { imgtk_min_u64(entries - first, L1_PIECE), look_at_table, report_table, piece };
+        status = imgtk_storage_pread(state->image->file, piece->entries, (size_t)pass.items * 8, l1_offset + first * 8,
+                                     err);
+        if (status == 0)
+            status = judge_tables(state, piece, pass.items, err);
+        if (status == 0)
+            status = qcow2_pass_run(state, &pass, err);
+    }
+    return status;
+}
+
+static int count_l1(struct qcow2_check_state *state, uint64_t l1_offset, uint64_t entries, uint64_t tables_before,
+                    struct imgtk_error *err)
+{
     int status;
     if (entries > 0 && (l1_offset == 0 || (l1_offset & (state->image->geometry.cluster_size - 1)))) {
         qcow2_check_corruption(state, "ERROR L1 table at 0x%" PRIx64 " is not aligned", l1_offset);
@@ -189,22 +165,28 @@ static int count_l1(struct walk *walk, uint64_t l1_offset, uint64_t entries, str
     }
     if (!count_table(state, l1_offset, entries * 8, QCOW2_USE_ALONE, &status, err))
         return status;
-    for (uint64_t i = 0; i < entries && status == 0; i++) {
-        if (i % PIECE == 0)
-            status = imgtk_storage_pread(state->image->file, piece, (size_t)imgtk_min_u64(entries - i, PIECE) * 8,
-                                         l1_offset + i * 8, err);
-        if (status == 0)
-            status = count_l1_entry(walk, imgtk_be64(piece + i % PIECE * 8), err);
-    }
+    struct piece *piece = malloc(sizeof(*piece));
+    if (!piece)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for an L1 table");
+    piece->active = tables_before == 0;
+    piece->tables_before = tables_before;
+    status = count_pieces(state, piece, l1_offset, entries, err);
+    free(piece);
     return status;
 }
 
 /* ---- Snapshots ------------------------------------------------------------ */
 
+/* The walk over snapshots. */
+struct walk {
+    struct qcow2_check_state *state;
+    uint64_t tables_before;
+};
+
 static int count_snapshot(void *context, const struct qcow2_snapshot *snapshot, struct imgtk_error *err)
 {
     struct walk *walk = context;
-    walk->tables_before++;
+    walk->tables_before++; /* the active one comes first */
     if (walk->state->image->header.version >= 3 && snapshot->extra_length < QCOW2_SNAPSHOT_MIN_EXTRA)
         qcow2_check_corruption(walk->state, "ERROR snapshot %s: its entry is incomplete", snapshot->id);
     if ((uint64_t)snapshot->l1_size * 8 > QCOW2_MAX_L1_BYTES) {
@@ -213,18 +195,27 @@ static int count_snapshot(void *context, const struct qcow2_snapshot *snapshot, 
         walk->state->incomplete = true;
         return 0;
     }
-    return count_l1(walk, snapshot->l1_offset, snapshot->l1_size, err);
+    return count_l1(walk->state, snapshot->l1_offset, snapshot->l1_size, walk->tables_before, err);
 }
 
 static int count_snapshots(struct qcow2_check_state *state, struct imgtk_error *err)
 {
     struct qcow2 *image = state->image;
     struct walk walk = { .state = state };
+    struct imgtk_error fault = IMGTK_ERROR_INIT;
     uint64_t end;
     if (image->header.snapshot_count == 0)
         return 0;
-    int status = qcow2_snapshots_walk(image, count_snapshot, &walk, &end, err);
-    if (status == 0)
+    int status = qcow2_snapshots_walk(image, count_snapshot, &walk, &end, &fault);
+    if (status == IMGTK_ECORRUPT || status == IMGTK_ELIMIT) {
+        qcow2_check_corruption(state, "ERROR snapshot table at 0x%" PRIx64 ": %s", image->header.snapshots_offset,
+                               fault.message);
+        state->incomplete = true;
+        return 0;
+    }
+    if (status != 0)
+        imgtk_fail(err, status, "%s", fault.message);
+    else
         qcow2_count_range(state, image->header.snapshots_offset, end - image->header.snapshots_offset, QCOW2_USE_ALONE,
                           &status, err);
     return status;
@@ -279,11 +270,10 @@ static int count_bitmaps(struct qcow2_check_state *state, struct imgtk_error *er
 int qcow2_count_references(struct qcow2_check_state *state, struct imgtk_error *err)
 {
     struct qcow2 *image = state->image;
-    struct walk active = { .state = state, .active = true };
     int status;
     qcow2_count_range(state, 0, image->geometry.cluster_size, QCOW2_USE_ALONE, &status, err);
     if (status == 0)
-        status = count_l1(&active, image->header.l1_offset, image->header.l1_size, err);
+        status = count_l1(state, image->header.l1_offset, image->header.l1_size, 0, err);
     if (status == 0)
         status = count_snapshots(state, err);
     if (status == 0)

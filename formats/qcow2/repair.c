@@ -16,22 +16,22 @@ static int adjust_block(struct qcow2_check_state *state, uint64_t index, bool ra
     bool changed = false;
     if (offset == 0 || !qcow2_refcount_span(state, index, &first, &end))
         return 0;
-    int status = imgtk_storage_pread(state->image->file, state->table, (size_t)geometry->cluster_size, offset, err);
+    int status = imgtk_storage_pread(state->image->file, state->own.table, (size_t)geometry->cluster_size, offset, err);
     if (status != 0)
         return status;
     for (uint64_t cluster = first; cluster < end; cluster++) {
-        uint64_t refcount = qcow2_refcount_get(state->table, cluster - first, geometry->refcount_order);
+        uint64_t refcount = qcow2_refcount_get(state->own.table, cluster - first, geometry->refcount_order);
         uint64_t references = qcow2_tally_count(&state->tally, cluster);
         if (raise ? refcount >= references || references > qcow2_refcount_max(geometry->refcount_order)
                   : refcount <= references)
             continue;
-        qcow2_refcount_put(state->table, cluster - first, geometry->refcount_order, references);
+        qcow2_refcount_put(state->own.table, cluster - first, geometry->refcount_order, references);
         changed = true;
         *fixed += !raise || qcow2_tally_use(&state->tally, cluster) != QCOW2_USE_CLASH;
     }
     if (!changed)
         return 0;
-    return imgtk_storage_pwrite(state->image->file, state->table, (size_t)geometry->cluster_size, offset, err);
+    return imgtk_storage_pwrite(state->image->file, state->own.table, (size_t)geometry->cluster_size, offset, err);
 }
 
 static int adjust(struct qcow2_check_state *state, bool raise, uint64_t *fixed, struct imgtk_error *err)
@@ -101,11 +101,11 @@ static int write_blocks(struct qcow2_check_state *state, const struct plan *plan
     *unfixable = 0;
     for (uint64_t i = 0; i < plan->blocks && status == 0; i++) {
         uint64_t entries = UINT64_C(1) << geometry->refcount_block_bits;
-        memset(state->table, 0, (size_t)geometry->cluster_size);
+        memset(state->own.table, 0, (size_t)geometry->cluster_size);
         for (uint64_t j = 0; j < entries; j++)
-            qcow2_refcount_put(state->table, j, geometry->refcount_order,
+            qcow2_refcount_put(state->own.table, j, geometry->refcount_order,
                                new_refcount(state, plan, i * entries + j, unfixable));
-        status = imgtk_storage_pwrite(state->image->file, state->table, (size_t)geometry->cluster_size,
+        status = imgtk_storage_pwrite(state->image->file, state->own.table, (size_t)geometry->cluster_size,
                                       (plan->start + i) << geometry->cluster_bits, err);
     }
     return status;

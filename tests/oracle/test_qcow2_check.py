@@ -4,7 +4,8 @@ import random
 import struct
 
 import pytest
-from imgtk_test import KIB, MIB, assert_same_bytes, compressible, imgtk, make_image, make_raw, qemu_img, qemu_io
+from imgtk_test import (KIB, MIB, TIB, assert_same_bytes, compressible, environment, imgtk, make_image, make_raw,
+                        peak_memory, qemu_img, qemu_io)
 
 MEMORY = 256 * MIB
 COPIED, COMPRESSED, OFFSET = 1 << 63, 1 << 62, 0x00fffffffffffe00
@@ -258,6 +259,89 @@ def test_other_damage_is_found(tmp_path, damage):
     code, found = ours(tmp_path / "a.qcow2")
     assert code == 2 and found["corruptions"] == 1
     assert qemu_img("check", tmp_path / "a.qcow2", code=None).code == (1 if damage == unaligned_bitmap else 2)
+
+
+# ---- Many tables, many threads --------------------------------------------------------------
+
+def damage_in_many_tables(path):
+    """An image of many small tables, of which some have every kind of fault."""
+    make_image(path, 8 * MIB, options="cluster_size=512", writes=["write -P 1 0 6M"])
+    qemu_img("snapshot", "-c", "s", path)
+    qemu_io(path, "write -P 2 1M 100k", "write -P 3 5M 100k", fmt="qcow2")
+    image = Image(path)
+    faults = [1 << 40, 1 << 57, 512 + 1, COMPRESSED | COPIED | 1 << 45, 0]
+    for index in range(0, image.l1_size, 3):
+        table = image.get(image.l1 + 8 * index) & OFFSET
+        for at in range(index % 7, 64, 7) if table else ():
+            image.put(table + 8 * at, image.get(table + 8 * at) ^ faults[(index + at) % len(faults)])
+    for index, entry in ((5, 1 << 50), (8, 1), (11, image.get(image.l1 + 8 * 12)), (14, 0x123)):
+        image.put(image.l1 + 8 * index, entry)
+    return image.write()
+
+
+@pytest.mark.threads
+def test_any_number_of_workers_finds_the_same(tmp_path):
+    path = damage_in_many_tables(tmp_path / "a.qcow2")
+    results = []
+    for workers in (1, 2, 7):
+        (tmp_path / "imgtk.yaml").write_text(f"workers: {workers}\n")
+        result = imgtk("check", path, code=2, env=environment(IMGTK_CONFIG=tmp_path / "imgtk.yaml"))
+        results.append((result.out, result.err))
+    assert results[1:] == results[:1] * 2
+    assert len(results[0][1].splitlines()) > 500
+
+
+@pytest.mark.unsanitized
+def test_memory_of_a_large_disk(tmp_path):
+    """Half a byte for each of the clusters: here there are four million, of a disk of 256 GiB."""
+    path = tmp_path / "a.qcow2"
+    small = peak_memory("check", make_image(path, MIB))
+    path.unlink()
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, TIB // 4)
+    assert peak_memory("check", path) < small + 12 * MIB
+
+
+# ---- Tables outside the file -------------------------------------------------------------------
+
+def l1_behind_the_end(image):
+    image.put(40, 1 << 30)
+
+
+def l1_cut_off(image):
+    image.put(36, 1 << 16, ">I")
+    image.put(40, len(image.data) - image.cluster_size)
+
+
+def l1_is_the_header(image):
+    image.put(40, 0)
+
+
+def snapshots_behind_the_end(image):
+    image.put(60, 1, ">I")
+    image.put(64, 1 << 30)
+
+
+def snapshots_cut_off(image):
+    image.put(60, 2000, ">I")
+    image.put(64, len(image.data))
+    image.data += bytes(image.cluster_size)
+
+
+OUTSIDE = [l1_behind_the_end, l1_cut_off, l1_is_the_header, snapshots_behind_the_end, snapshots_cut_off]
+
+
+@pytest.mark.parametrize("damage", OUTSIDE)
+def test_tables_outside_the_file(image, damage):
+    """Found as corruptions, as qemu-img does; a repair does not make it worse, and nothing else opens such an image."""
+    damage(image)
+    image.write()
+    code, found = ours(image.path)
+    assert code == 2 and found["corruptions"] > 0
+    assert qemu_img("check", image.path, code=None).code == 2
+    code, found = ours(image.path, "-r", "all")
+    assert code == 2 and "leaks-fixed" not in found
+    assert image.path.read_bytes()[36:72] == image.data[36:72]
+    imgtk("convert", "-O", "raw", image.path, image.path.with_suffix(".raw"), code=1)
 
 
 def test_repair_of_leaks_leaves_errors(image):
