@@ -94,6 +94,7 @@ struct pass {
     struct vdi_scan *scan;
     uint8_t *taken; /* a bit for each place of the window */
     uint32_t window, places;
+    uint32_t whole; /* places of the file, all of whose bytes are there */
     bool first;
 };
 
@@ -122,6 +123,7 @@ static int judge(struct vdi *vdi, const struct pass *pass, uint32_t block, uint3
     if (pass->taken[place / 8] & bit)
         return tell_duplicate(pass, block, entry);
     pass->taken[place / 8] |= bit;
+    pass->scan->leaked -= entry < pass->whole && pass->scan->leaked > 0;
     return 0;
 }
 
@@ -149,11 +151,18 @@ static uint32_t count_places(const struct vdi *vdi)
     return (uint32_t)imgtk_min_u64(data / stride(vdi) + 1, vdi->header.blocks);
 }
 
+static uint32_t count_whole_places(const struct vdi *vdi)
+{
+    uint64_t data = vdi->file_size - imgtk_min_u64(vdi->file_size, vdi->header.data_offset);
+    return (uint32_t)imgtk_min_u64(data / stride(vdi), vdi->header.blocks);
+}
+
 int vdi_table_scan(struct vdi *vdi, vdi_fault_fn fault, void *context, struct vdi_scan *out, struct imgtk_error *err)
 {
     uint32_t places = count_places(vdi);
     struct pass pass = { .fault = fault, .context = context, .scan = out, .first = true };
-    *out = (struct vdi_scan){ .end = vdi->header.data_offset };
+    pass.whole = count_whole_places(vdi);
+    *out = (struct vdi_scan){ .end = vdi->header.data_offset, .leaked = pass.whole };
     int status = 0;
     do {
         pass.places = places - pass.window < WINDOW ? places - pass.window : WINDOW;
@@ -165,5 +174,8 @@ int vdi_table_scan(struct vdi *vdi, vdi_fault_fn fault, void *context, struct vd
         pass.window += pass.places;
         pass.first = false;
     } while (!status && pass.window < places);
+    /* The table may have entries for more blocks than the disk takes, and they may have places. */
+    uint32_t spare = vdi->header.blocks - vdi->blocks;
+    out->leaked -= spare < out->leaked ? spare : out->leaked;
     return status;
 }

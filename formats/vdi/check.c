@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "../common/leaks.h"
 #include "vdi.h"
 
 #define MAX_REPORTS 100u /* a damaged table can have a fault in each of half a billion entries */
@@ -61,6 +62,7 @@ int vdi_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
             status = repair_count(vdi, scan.allocated, check, err);
     }
     report_rest(check);
+    leaks_report(check, vdi->file, "blocks", scan.leaked);
     check->image_end_offset = scan.end;
     check->total_clusters = vdi->blocks;
     check->allocated_clusters = scan.allocated;

@@ -71,7 +71,8 @@ int vdi_block_validate(const struct vdi *vdi, uint32_t block, uint32_t entry, st
 
 struct vdi_scan {
     uint32_t allocated;
-    uint64_t end; /* of the last block or of the headers */
+    uint32_t leaked; /* places in the file that no block has */
+    uint64_t end;    /* of the last block or of the headers */
 };
 /* `fault` hears of every bad entry; not 0 stops the scan with that value. */
 typedef int (*vdi_fault_fn)(void *context, const struct imgtk_error *fault);

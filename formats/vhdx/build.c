@@ -10,7 +10,7 @@ static void put_guid(uint8_t *at, const struct vhdx_guid *guid)
     memcpy(at, guid->bytes, sizeof(guid->bytes));
 }
 
-static void seal(uint8_t *structure, size_t length)
+void vhdx_seal(uint8_t *structure, size_t length)
 {
     imgtk_put_le32(structure + VHDX_CHECKSUM, vhdx_checksum(structure, length));
 }
@@ -33,7 +33,7 @@ static void build_header(uint8_t *at, uint64_t sequence, const struct vhdx_layou
     imgtk_put_le16(at + VHDX_HEADER_VERSION, VHDX_VERSION);
     imgtk_put_le32(at + VHDX_HEADER_LOG_LENGTH, (uint32_t)layout->log_length);
     imgtk_put_le64(at + VHDX_HEADER_LOG_OFFSET, layout->log_offset);
-    seal(at, VHDX_HEADER_SIZE);
+    vhdx_seal(at, VHDX_HEADER_SIZE);
 }
 
 static void put_region(uint8_t *entry, const char *guid, uint64_t offset, uint64_t length)
@@ -51,7 +51,7 @@ static void build_regions(uint8_t *at, const struct vhdx_layout *layout)
     imgtk_put_le32(at + VHDX_REGION_COUNT, 2);
     put_region(entries, VHDX_GUID_BAT, layout->bat_offset, layout->bat_length);
     put_region(entries + VHDX_REGION_ENTRY_SIZE, VHDX_GUID_METADATA, layout->metadata_offset, VHDX_METADATA_LENGTH);
-    seal(at, VHDX_REGION_TABLE_SIZE);
+    vhdx_seal(at, VHDX_REGION_TABLE_SIZE);
 }
 
 void vhdx_build_section(uint8_t *section, const struct vhdx_layout *layout, const struct vhdx_identity *identity)

@@ -1,5 +1,7 @@
 #include <stdio.h>
 
+#include "../common/leaks.h"
+#include "imgtk/bytes.h"
 #include "vhdx.h"
 
 /* Whatever the number of faults, nobody reads more; they are all counted. */
@@ -30,12 +32,47 @@ static void check_copies(const struct vhdx_image *image, struct imgtk_check *che
     }
 }
 
+static bool is_zero(const uint8_t *bytes, size_t length)
+{
+    uint8_t any = 0;
+    for (size_t i = 0; i < length; i++)
+        any |= bytes[i];
+    return any == 0;
+}
+
+/* What [MS-VHDX] calls reserved in the structures that are in use. */
+static int check_reserved(struct vhdx_image *image, struct imgtk_check *check, struct imgtk_error *err)
+{
+    uint8_t header[VHDX_HEADER_SIZE], table[VHDX_REGION_ENTRIES];
+    bool second_header = image->header.number == 2, second_table = image->regions.damaged == 1;
+    int status = imgtk_storage_pread(image->file, header, sizeof(header),
+                                     second_header ? VHDX_HEADER_2_OFFSET : VHDX_HEADER_1_OFFSET, err);
+    if (!status)
+        status = vhdx_file_read(image, table, sizeof(table), second_table ? VHDX_REGION_2_OFFSET : VHDX_REGION_1_OFFSET,
+                                err);
+    if (status)
+        return status;
+    if (!is_zero(header + VHDX_HEADER_RESERVED, VHDX_HEADER_SIZE - VHDX_HEADER_RESERVED))
+        report(check, "the header has reserved bits set");
+    if (!is_zero(table + VHDX_REGION_RESERVED, VHDX_REGION_ENTRIES - VHDX_REGION_RESERVED))
+        report(check, "the region table has reserved bits set");
+    return 0;
+}
+
 int vhdx_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
 {
     struct vhdx_image *image = handle;
-    struct vhdx_scan scan = { .finding = count_finding, .context = check };
+    struct vhdx_scan scan = { .finding = count_finding, .context = check, .strict = true };
+    int status = 0;
     check_copies(image, check);
-    int status = vhdx_scan(image, &scan, err);
+    if (check->repair & IMGTK_REPAIR_ERRORS)
+        status = vhdx_repair(image, check, err);
+    if (!status)
+        status = check_reserved(image, check, err);
+    if (!status)
+        status = vhdx_scan(image, &scan, err);
+    if (!status)
+        leaks_report(check, image->file, "blocks", scan.leaked);
     check->total_clusters = image->block_count;
     check->allocated_clusters = scan.allocated;
     check->fragmented_clusters = scan.fragmented;

@@ -34,6 +34,7 @@ enum {
     VHDX_HEADER_VERSION = 66,
     VHDX_HEADER_LOG_LENGTH = 68,
     VHDX_HEADER_LOG_OFFSET = 72,
+    VHDX_HEADER_RESERVED = 80, /* to the end; must be zero */
     VHDX_VERSION = 1,
     VHDX_LOG_VERSION = 0
 };
@@ -43,6 +44,7 @@ enum {
 enum {
     VHDX_REGION_TABLE_SIZE = 64 * 1024,
     VHDX_REGION_COUNT = 8,
+    VHDX_REGION_RESERVED = 12, /* 4 bytes */
     VHDX_REGION_ENTRIES = 16,
     VHDX_REGION_ENTRY_SIZE = 32,
     VHDX_REGION_ENTRY_OFFSET = 16, /* within an entry, after the GUID */
@@ -79,6 +81,7 @@ enum {
 
 /* 2.4, 2.5 Blocks and BAT: the state in the low 3 bits, the offset in whole MiB from bit 20. */
 #define VHDX_BAT_STATE_MASK UINT64_C(7)
+#define VHDX_BAT_RESERVED UINT64_C(0xffff8)
 #define VHDX_BAT_OFFSET_MASK (~UINT64_C(0xfffff))
 #define VHDX_CHUNK_SECTORS (UINT64_C(1) << 23) /* that one sector bitmap block describes */
 #define VHDX_BITMAP_BLOCK_SIZE VHDX_MIB

@@ -68,8 +68,10 @@ static int take_region(const uint8_t *entry, struct vhdx_regions *out, struct im
     vhdx_guid_format(&guid, text);
     if (!known && (imgtk_le32(entry + VHDX_REGION_ENTRY_REQUIRED) & 1))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "required region %s is not known", text);
-    if (!known)
+    if (!known) {
+        out->other_length += region_at(entry).length;
         return 0;
+    }
     if (known->length)
         return imgtk_fail(err, IMGTK_ECORRUPT, "region %s is listed twice", text);
     *known = region_at(entry);

@@ -58,6 +58,7 @@ struct vhdx_region {
 };
 struct vhdx_regions {
     struct vhdx_region bat, metadata;
+    uint64_t other_length; /* of regions that are not known and not required */
     unsigned damaged; /* 1 or 2: that copy of the table is unusable; 0: none */
 };
 
@@ -186,10 +187,24 @@ int vhdx_bitmap_run(struct vhdx_image *image, struct vhdx_tables *tables, uint64
 struct vhdx_scan {
     int (*finding)(void *context, const struct imgtk_error *fault); /* not 0 ends the scan with that value */
     void *context;
+    bool strict;                    /* for check: tells of reserved bits, which harm nobody who reads, and finds leaks */
     uint64_t allocated, fragmented; /* out: payload blocks */
+    uint64_t leaked;                /* out, when strict: room for so many payload blocks that nothing names */
     uint64_t end;                   /* out: of the last block in the file */
 };
 int vhdx_scan(struct vhdx_image *image, struct vhdx_scan *scan, struct imgtk_error *err);
+
+/* ---- Repair (repair.c) ------------------------------------------------------ */
+
+/*
+ * Writes into the file what its log says, and empties the log; makes a damaged copy of the header or of the region
+ * table good. The image stays as it was for who reads it. An interruption leaves the log as it is until all it says is
+ * on disk, and of each pair of copies a good one.
+ */
+int vhdx_repair(struct vhdx_image *image, struct imgtk_check *check, struct imgtk_error *err);
+
+/* Puts the checksum into a structure that has one. */
+void vhdx_seal(uint8_t *structure, size_t length);
 
 /* ---- Writing -------------------------------------------------------------- */
 

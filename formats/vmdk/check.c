@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../common/leaks.h"
 #include "vmdk.h"
 
 #define MAX_REPORTS 1000u
@@ -14,6 +15,7 @@ struct walk {
     uint32_t *copy;            /* the redundant directory; NULL: none, or damaged */
     uint8_t *seen;             /* one bit per grain-sized place in the window */
     uint64_t window, places;   /* first place of the window; places in the file */
+    uint64_t taken;            /* places that grains have */
     bool count;                /* the first pass counts and reports tables */
 };
 
@@ -55,7 +57,7 @@ static int check_marker(const struct walk *walk, uint64_t grain, uint64_t host, 
     return 0;
 }
 
-static void mark_place(const struct walk *walk, uint64_t grain, uint64_t host)
+static void mark_place(struct walk *walk, uint64_t grain, uint64_t host)
 {
     uint64_t place = host / walk->extent->sparse.grain;
     if (place < walk->window || place - walk->window >= WINDOW_BITS)
@@ -67,11 +69,13 @@ static void mark_place(const struct walk *walk, uint64_t grain, uint64_t host)
         snprintf(text, sizeof(text), "grain %llu shares its place at %llu with another", (unsigned long long)grain,
                  (unsigned long long)host);
         report_corruption(walk, text);
+    } else {
+        walk->taken++;
     }
     *byte |= bit;
 }
 
-static int check_grains(const struct walk *walk, uint64_t first, const uint64_t *values, struct imgtk_error *err)
+static int check_grains(struct walk *walk, uint64_t first, const uint64_t *values, struct imgtk_error *err)
 {
     for (uint64_t i = 0; i < VMDK_PIECE_GRAINS; i++) {
         if (values[i] == VMDK_GRAIN_NONE)
@@ -132,7 +136,7 @@ static int compare_copies(const struct walk *walk, struct vmdk_piece_id id, uint
     return 0;
 }
 
-static int check_table(const struct walk *walk, uint64_t table, struct imgtk_error *err)
+static int check_table(struct walk *walk, uint64_t table, struct imgtk_error *err)
 {
     const struct vmdk_sparse *sparse = &walk->extent->sparse;
     for (uint32_t piece = 0; piece < vmdk_pieces_per_gt(sparse); piece++) {
@@ -147,7 +151,7 @@ static int check_table(const struct walk *walk, uint64_t table, struct imgtk_err
     return 0;
 }
 
-static int check_pass(const struct walk *walk, struct imgtk_error *err)
+static int check_pass(struct walk *walk, struct imgtk_error *err)
 {
     for (uint64_t table = 0; table < walk->extent->sparse.gd_entries; table++) {
         int status = walk->extent->gd[table] ? check_table(walk, table, err) : 0;
@@ -173,6 +177,34 @@ static void check_directory(struct walk *walk)
     report_corruption(walk, text);
 }
 
+/* ---- Leaks --------------------------------------------------------------------- */
+
+/* Grain tables that do not lie before the grains. */
+static uint64_t count_tables_behind(const struct walk *walk, const uint32_t *gd)
+{
+    const struct vmdk_sparse *sparse = &walk->extent->sparse;
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < sparse->gd_entries && gd; i++)
+        count += gd[i] != 0 && vmdk_gt_offset(sparse, gd[i]) >= sparse->overhead;
+    return count;
+}
+
+/*
+ * Of a hosted sparse extent: room for grains behind the overhead that no grain has. A table behind it counts as much as
+ * a grain, since a writer may align the next grain. Compressed grains have no size of their own.
+ */
+static uint64_t count_leaked(const struct walk *walk)
+{
+    const struct vmdk_extent *extent = walk->extent;
+    const struct vmdk_sparse *sparse = &extent->sparse;
+    if (sparse->format != VMDK_HOSTED || sparse->compressed || sparse->overhead == 0 ||
+        sparse->overhead > extent->file_size)
+        return 0;
+    uint64_t room = (extent->file_size - sparse->overhead) / sparse->grain;
+    uint64_t used = walk->taken + count_tables_behind(walk, extent->gd) + count_tables_behind(walk, walk->copy);
+    return room > used ? room - used : 0;
+}
+
 static int check_extent(struct vmdk_extent *extent, struct imgtk_check *check, struct imgtk_error *err)
 {
     struct walk walk = { .extent = extent, .check = check, .count = true };
@@ -189,6 +221,8 @@ static int check_extent(struct vmdk_extent *extent, struct imgtk_check *check, s
         walk.count = false;
         walk.window += WINDOW_BITS;
     } while (!status && !extent->sparse.compressed && walk.window < walk.places);
+    if (!status)
+        leaks_report(check, extent->file, "grains", count_leaked(&walk));
     free(walk.seen);
     free(walk.copy);
     return status;

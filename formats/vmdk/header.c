@@ -83,6 +83,7 @@ static int check_descriptor_place(const uint8_t *header, uint64_t file_size, str
     uint64_t offset = imgtk_le64(header + VMDK_H_DESCRIPTOR_OFFSET);
     uint64_t sectors = imgtk_le64(header + VMDK_H_DESCRIPTOR_SIZE);
     out->first_byte = VMDK_HOSTED_HEADER_SIZE;
+    out->overhead = imgtk_min_u64(imgtk_le64(header + VMDK_H_OVERHEAD), UINT64_MAX / VMDK_SECTOR) * VMDK_SECTOR;
     if (offset == 0 || sectors == 0)
         return 0;
     if (sectors > VMDK_MAX_DESCRIPTOR / VMDK_SECTOR)

@@ -60,6 +60,7 @@ struct vmdk_sparse {
     uint64_t gd_entries;
     uint64_t gd_offset;
     uint64_t rgd_offset;             /* 0: no redundant copy */
+    uint64_t overhead;               /* hosted: what the header says of the bytes before the grains; not validated */
     uint64_t first_byte;             /* tables and grains lie at or behind it */
     uint64_t descriptor_offset, descriptor_length; /* 0, 0: none embedded */
     uint64_t tables_offset, tables_length;         /* seSparse */

@@ -145,6 +145,19 @@ static int find_overlaps(struct vpc *vpc, struct starts *starts, vpc_fault_fn fa
     return 0;
 }
 
+/* The starts are sorted. What is less than a block between two blocks is what their writer aligns them by. */
+static uint64_t count_leaked(const struct vpc *vpc, const struct starts *starts, uint64_t front)
+{
+    uint64_t size = (uint64_t)vpc->bitmap_size + vpc->header.block_size, leaked = 0;
+    uint64_t end = vpc->file_size - (vpc->no_end_footer ? 0 : VPC_FOOTER_SIZE);
+    for (size_t i = 0; i <= starts->count; i++) {
+        uint64_t next = i < starts->count ? (uint64_t)starts->sectors[i] * VPC_SECTOR : end;
+        leaked += next > front ? (next - front) / size : 0;
+        front = next + size > front ? next + size : front;
+    }
+    return leaked;
+}
+
 static int scan_entry(struct vpc *vpc, uint32_t block, uint32_t entry, struct starts *starts, vpc_fault_fn fault,
                       void *context, struct vpc_scan *out, struct imgtk_error *err)
 {
@@ -179,13 +192,20 @@ static int scan_entries(struct vpc *vpc, struct starts *starts, vpc_fault_fn fau
     return 0;
 }
 
+static uint64_t tables_end(const struct vpc *vpc)
+{
+    return vpc->header.table_offset + (uint64_t)vpc->blocks * 4;
+}
+
 int vpc_bat_scan(struct vpc *vpc, vpc_fault_fn fault, void *context, struct vpc_scan *out, struct imgtk_error *err)
 {
     struct starts starts = { .ascending = true };
-    *out = (struct vpc_scan){ .end = vpc->header.table_offset + (uint64_t)vpc->blocks * 4 };
+    *out = (struct vpc_scan){ .end = tables_end(vpc) };
     int status = scan_entries(vpc, &starts, fault, context, out, err);
     if (!status)
         status = find_overlaps(vpc, &starts, fault, context, out);
+    if (!status)
+        out->leaked = count_leaked(vpc, &starts, tables_end(vpc));
     free(starts.sectors);
     return status;
 }

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "../common/leaks.h"
 #include "vpc.h"
 
 #define MAX_REPORTS 100u /* a damaged table can have a fault in each of its millions of entries */
@@ -84,6 +85,7 @@ int vpc_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
     report_rest(check);
     if ((check->repair & IMGTK_REPAIR_ERRORS) && (vpc->recovered || vpc->no_end_footer) && scan.faults == 0)
         status = repair_footer(vpc, &scan, check, err);
+    leaks_report(check, vpc->file, "blocks", scan.leaked);
     check->image_end_offset = scan.end + VPC_FOOTER_SIZE;
     check->total_clusters = vpc->blocks;
     check->allocated_clusters = scan.allocated;

@@ -105,6 +105,7 @@ int vpc_block_validate(const struct vpc *vpc, uint32_t block, uint32_t entry, st
 
 struct vpc_scan {
     uint32_t allocated, faults;
+    uint64_t leaked; /* room for so many blocks, between others or behind them */
     uint64_t end; /* of the last block or of the table */
 };
 /* `fault` hears of every bad entry and of every pair of blocks that overlap; not 0 stops the scan with that value. */

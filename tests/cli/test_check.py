@@ -1,10 +1,12 @@
 """imgtk check tells and returns what qemu-img tells and returns."""
 import json
+import struct
 from pathlib import Path
 
 import pytest
+import vhdx_images as vhdx
 
-from imgtk_test import KIB, MIB, imgtk, imgtk_fails, make_image, make_raw, qemu_img
+from imgtk_test import KIB, MIB, assert_same_bytes, compressible, imgtk, imgtk_fails, make_image, make_raw, qemu_img
 
 CHECKED = ["vdi", "vmdk", "vhdx"]
 
@@ -111,6 +113,115 @@ def test_repair_of_a_vhd_footer(folder, place):
     assert Path("a.vhd").read_bytes() == damage[place]
     assert "1 corruptions" in imgtk("check", "-r", "all", "a.vhd").out
     assert Path("a.vhd").read_bytes() == before
+
+
+def vhdx_with_a_log():
+    """A block's entry of the table is in the log alone."""
+    image = vhdx.Image(2 * MIB)
+    image.put(0, b"a" * MIB)
+    image.write("a.vhdx")
+    end, place = image.end, image.place(MIB)
+    entry = vhdx.read_at("a.vhdx", vhdx.BAT_OFFSET, 8) + struct.pack("<Q", place | vhdx.FULLY)
+    vhdx.put_log("a.vhdx", 0, [vhdx.log_entry(1, 0, [(vhdx.BAT_OFFSET, entry.ljust(4096, b"\0")),
+                                                     (place, b"b" * 4096), (place + 4096, 8192)],
+                                              flushed=end, last=image.end)])
+
+
+def test_repair_of_a_vhdx_replays_its_log(folder):
+    vhdx_with_a_log()
+    imgtk("convert", "-O", "raw", "a.vhdx", "before")
+    before = Path("a.vhdx").read_bytes()
+    imgtk("check", "-r", "leaks", "a.vhdx")
+    assert Path("a.vhdx").read_bytes() == before
+    assert "1 corruptions" in imgtk("check", "-r", "all", "a.vhdx").out
+    assert json.loads(imgtk("info", "--output=json", "a.vhdx").out)["dirty-flag"] is False
+    imgtk("convert", "-O", "raw", "a.vhdx", "after")
+    assert_same_bytes("before", "after")
+    assert qemu_img("compare", "-f", "raw", "-F", "vhdx", "before", "a.vhdx").code == 0
+    assert "repaired" not in imgtk("check", "-r", "all", "a.vhdx").out
+
+
+def test_a_vhdx_log_that_changes_itself_is_not_replayed(folder):
+    vhdx_with_a_log()
+    vhdx.put_log("a.vhdx", 0, [vhdx.log_entry(1, 0, [(vhdx.LOG_OFFSET + 65536, 4096)])])
+    before = Path("a.vhdx").read_bytes()
+    assert "not replayed" in imgtk("check", "-r", "all", "a.vhdx").err
+    assert Path("a.vhdx").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", [*vhdx.HEADER_OFFSETS, *vhdx.REGION_OFFSETS])
+def test_repair_of_copies_in_a_vhdx(folder, place):
+    image = vhdx.Image(2 * MIB)
+    image.put(1, b"a" * MIB)
+    image.write("a.vhdx")
+    vhdx.patch("a.vhdx", place + 100, b"?")
+    imgtk("check", "a.vhdx", code=2)
+    assert "1 corruptions" in imgtk("check", "-r", "all", "a.vhdx").out
+    assert vhdx.read_at("a.vhdx", vhdx.REGION_OFFSETS[0], 65536) == vhdx.read_at("a.vhdx", vhdx.REGION_OFFSETS[1], 65536)
+    assert qemu_img("check", "-f", "vhdx", "a.vhdx").code == 0
+
+
+# ---- What nothing names -----------------------------------------------------------------
+
+def lose_block(path, fmt):
+    """Takes the second data block or grain out of the tables: nothing names its place any more."""
+    data = bytearray(Path(path).read_bytes())
+    if fmt == "vdi":
+        table, width, none = int.from_bytes(data[0x154:0x158], "little"), 4, b"\xff" * 4
+    elif fmt == "vpc":
+        table, width, none = int.from_bytes(data[528:536], "big"), 4, b"\xff" * 4
+    elif fmt == "vhdx":
+        table, width, none = (3 if data[3 * MIB] != 0x6d else 2) * MIB, 8, bytes(8)
+    else:  # both copies of the table
+        for directory in (48, 56):
+            gd = int.from_bytes(data[directory:directory + 8], "little") * 512
+            gt = int.from_bytes(data[gd:gd + 4], "little") * 512
+            at = [at for at in range(gt, gt + 2048, 4) if data[at:at + 4] != bytes(4)][1]
+            data[at:at + 4] = bytes(4)
+        Path(path).write_bytes(data)
+        return
+    at = [at for at in range(table, table + 64, width) if data[at:at + width] not in (none, b"\2".ljust(width, b"\0"))][1]
+    data[at:at + width] = none
+    if fmt == "vdi":
+        count = int.from_bytes(data[0x184:0x188], "little") - 1
+        data[0x184:0x188] = count.to_bytes(4, "little")
+    Path(path).write_bytes(data)
+
+
+@pytest.mark.parametrize("fmt", ["vdi", "vpc", "vhdx", "vmdk"])
+@pytest.mark.parametrize("writer", ["imgtk", "qemu-img"])
+def test_leaks(folder, fmt, writer):
+    options = ["-o", "block_size=1M"] if fmt == "vhdx" else []
+    raw = make_raw("a.raw", 16 * MIB, [(MIB, compressible(3 * MIB)), (9 * MIB, compressible(2 * MIB + 512))])
+    (imgtk if writer == "imgtk" else qemu_img)("convert", "-O", fmt, *options, raw, "a.img")
+    assert imgtk("check", "a.img").err == ""
+    lose_block("a.img", fmt)
+    for options in ([], ["-r", "leaks"] if fmt != "vmdk" else []):
+        result = imgtk("check", *options, "a.img", code=3)
+        assert "\n1 leaked clusters were found on the image.\n" in result.out and len(result.err.splitlines()) == 1
+    if fmt != "vpc":
+        assert qemu_img("check", "-f", fmt, "a.img").code == 0
+
+
+def test_reserved_bits_of_a_vhdx(folder):
+    image = vhdx.Image(4 * MIB)
+    image.put(1, b"a" * MIB)
+    for damage in ("entry", "entry of nothing", "header", "region table"):
+        image.write("a.vhdx")
+        assert imgtk("check", "a.vhdx").err == ""
+        if damage == "entry":
+            vhdx.patch("a.vhdx", vhdx.BAT_OFFSET + 8, struct.pack("<Q", image.bat[1] | 1 << 10))
+        elif damage == "entry of nothing":
+            vhdx.patch("a.vhdx", vhdx.BAT_OFFSET + 16, struct.pack("<Q", 8))
+        elif damage == "header":
+            vhdx.patch("a.vhdx", vhdx.HEADER_OFFSETS[1] + 2000, b"\1")
+            vhdx.reseal("a.vhdx", vhdx.HEADER_OFFSETS[1], vhdx.HEADER_SIZE)
+        else:
+            vhdx.patch("a.vhdx", vhdx.REGION_OFFSETS[0] + 12, b"\1")
+            vhdx.reseal("a.vhdx", vhdx.REGION_OFFSETS[0], vhdx.REGION_SIZE)
+        result = imgtk("check", "a.vhdx", code=2)
+        assert "reserved bits" in result.err and "\n1 errors" in "\n" + result.out
+        imgtk("convert", "-O", "raw", "a.vhdx", "a.raw")
 
 
 def test_a_format_that_is_not_repaired(folder):

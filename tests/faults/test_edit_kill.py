@@ -1,8 +1,10 @@
 """A process that dies at any write while it changes an image in place: the disk is the old one or the new one."""
 import json
 import shutil
+import struct
 
 import pytest
+import vhdx_images as vhdx
 from imgtk_test import (KIB, MIB, SANITIZE, TESTS, environment, execute, imgtk, make_image, make_raw, qemu_img,
                         qemu_io, tool)
 
@@ -150,6 +152,29 @@ def test_repair_of_leaks(shim, tmp_path, layout, repair, how):
     victim = Victim(shim, tmp_path, lambda folder: forget_snapshots(folder, layout), *words).kill_everywhere(how)
     victim.run(0)
     victim.assert_sound((0,))
+
+
+def make_logged(folder, layout):
+    """A VHDX whose log was not replayed: a block is in its table in the log alone."""
+    image = vhdx.Image(2 * MIB)
+    image.put(0, b"a" * MIB)
+    path = image.write(folder / "image")
+    end, place = image.end, image.place(MIB)
+    entry = vhdx.read_at(path, vhdx.BAT_OFFSET, 8) + struct.pack("<Q", place | vhdx.FULLY)
+    vhdx.put_log(path, 0, [vhdx.log_entry(1, 0, [(vhdx.BAT_OFFSET, entry.ljust(4096, b"\0")), (place, b"b" * 4096),
+                                                 (place + 4096, 8192)], flushed=end, last=image.end)])
+
+
+@pytest.mark.parametrize("how", ["before", "half"])
+def test_replay_of_a_log(shim, tmp_path, how):
+    """Whenever it ends, the log is still there, or all that it says is in the file."""
+    victim = Victim(shim, tmp_path, lambda folder: make_logged(folder, None), "check", "-q", "-r", "all", "image")
+    for at in range(1, victim.count + 1):
+        assert victim.run(at, FAULT_KILL=how).code == -9, at
+        assert victim.is_disk("before.raw"), at
+        assert imgtk("check", "-q", "-r", "all", victim.work / "image").code == 0
+        assert victim.is_disk("before.raw"), at
+        assert qemu_img("check", "-f", "vhdx", victim.work / "image").code == 0
 
 
 def test_calls_that_fail(shim, tmp_path):
