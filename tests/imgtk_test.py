@@ -8,7 +8,6 @@ import hashlib
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -76,7 +75,7 @@ def tool(name):
 def environment(**changes):
     """imgtk's environment: no configuration, no translation, the modules under test; a value of None removes."""
     env = dict(os.environ, LC_ALL="C", IMGTK_MODULE_PATH=str(MODULES), IMGTK_CONFIG=str(TESTS / "empty.yaml"))
-    env.setdefault("ASAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:detect_stack_use_after_return=1")
+    env.setdefault("ASAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:detect_stack_use_after_return=1:handle_sigill=1")
     # The leak checker of gcc 12 crashes on the thread-local data of libraries that came with dlopen() (libnbd's gnutls).
     env.setdefault("LSAN_OPTIONS", "use_tls=0:print_suppressions=0")
     env.setdefault("UBSAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:print_stacktrace=1")
@@ -88,11 +87,12 @@ def environment(**changes):
     return env
 
 
-def limit_memory(size):
-    """For preexec: a bound on the address space. The sanitizers reserve terabytes of it and cannot be bounded."""
-    if size is None or SANITIZE:
-        return None
-    return lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size))
+def limited(command, memory):
+    """
+    The command with a bound on its address space. Not by preexec_fn, for which subprocess would copy the whole test
+    run each time. The sanitizers reserve terabytes and cannot be bounded.
+    """
+    return command if memory is None or SANITIZE else [tool("prlimit"), f"--as={memory}", *command]
 
 
 def check_sanitizers(result):
@@ -107,9 +107,9 @@ def execute(command, *, code=0, input=None, timeout=120, env=None, cwd=None, mem
     command = [str(word) for word in command]
     if EMULATOR and Path(command[0]).is_relative_to(BUILD):
         command = EMULATOR + command
-    done = subprocess.run(command, input=input, stdin=subprocess.DEVNULL if input is None else None,
+    done = subprocess.run(limited(command, memory), input=input, stdin=subprocess.DEVNULL if input is None else None,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
-                          env=env or environment(), cwd=cwd, preexec_fn=limit_memory(memory))
+                          env=env or environment(), cwd=cwd)
     result = Result(command, done.returncode, done.stdout.decode("utf-8", "replace"),
                     done.stderr.decode("utf-8", "replace"))
     result.raw = done.stdout

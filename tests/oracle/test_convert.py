@@ -66,6 +66,9 @@ TARGETS = [
     ("vdi", ""), ("vdi", "static=on"), ("vpc", "force_size=on"), ("vpc", "subformat=fixed,force_size=on"),
     ("vhdx", ""), ("vhdx", "subformat=fixed"),
 ]
+# Of these one per way of writing: in place, in units with tables, with parts of units, in a stream of blocks.
+PLAIN_TARGETS = [("raw", ""), ("qcow2", ""), ("qcow2", "extended_l2=on"), ("vmdk", ""), ("vdi", ""),
+                 ("vpc", "force_size=on"), ("vhdx", "")]
 COMPRESSED_TARGETS = [("qcow2", ""), ("qcow2", "compression_type=zstd"), ("qcow2", "cluster_size=4k"),
                       ("qcow2", "compression_level=9"), ("vmdk", "subformat=streamOptimized")]
 CHECKED = ("qcow2", "vdi", "vhdx", "vmdk")  # by qemu-img
@@ -93,8 +96,17 @@ def convert_and_compare(source, source_format, folder, fmt, options, *flags):
     return target
 
 
-@pytest.mark.parametrize("kind", SOURCES)
-@pytest.mark.parametrize("fmt, options", TARGETS)
+def pairs():
+    """
+    Every kind of source to one target of each format, and every target from a source of everything and from one of
+    nothing: between a driver that reads and one that writes there are only extents.
+    """
+    for fmt, options in TARGETS:
+        for kind in SOURCES if (fmt, options) in PLAIN_TARGETS else ("sparse", "hole"):
+            yield pytest.param(kind, fmt, options, id=f"{fmt}-{options}-{kind}")
+
+
+@pytest.mark.parametrize("kind, fmt, options", pairs())
 def test_matrix(tmp_path, kind, fmt, options):
     source, source_format = SOURCES[kind](tmp_path)
     target = convert_and_compare(source, source_format, tmp_path, fmt, options)
@@ -115,13 +127,12 @@ def test_matrix_compressed(tmp_path, kind, fmt, options):
                                           ("qcow2", "extended_l2=on")])
 def test_sizes(tmp_path, size, fmt, options):
     source = make_raw(tmp_path / "source.raw", size, [(0, random.Random(size).randbytes(size))])
-    target = convert_and_compare(source, "raw", tmp_path, fmt, options)
-    if size:
-        convert_and_compare(source, "raw", tmp_path, "qcow2", options if fmt == "qcow2" else "", "-c")
+    if size and fmt == "qcow2":
+        convert_and_compare(source, "raw", tmp_path, fmt, options, "-c")
     target = convert_and_compare(source, "raw", tmp_path, fmt, options)
     imgtk("convert", "-f", fmt, "-O", "raw", target, tmp_path / "back")
-    qemu_img("convert", "-f", "raw", "-O", "raw", source, tmp_path / "theirs")
-    assert_same_bytes(tmp_path / "back", tmp_path / "theirs")
+    # A disk has whole sectors, as qemu-img's has.
+    assert (tmp_path / "back").read_bytes() == source.read_bytes().ljust(-(-size // 512) * 512, b"\0")
 
 
 @pytest.mark.parametrize("fmt", ["vmdk", "vdi", "vpc", "vhdx"])

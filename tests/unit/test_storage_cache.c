@@ -4,39 +4,23 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 
-#include "context.h"
 #include "imgtk/image.h"
+#include "no_modules.h"
 #include "scratch.h"
 #include "storage/file.h"
 
 #define PIECE (1u << 20)
 #define PIECES 160u
 #define BEHIND_BYTES ((uint64_t)FILE_BEHIND * PIECE)
+/*
+ * Of what is dropped, the kernel keeps pages that it is busy with at that moment: writes out, moves, or hands from one
+ * CPU to another, in pieces of some MiB. And when others need memory, it takes pages.
+ */
+#define BUSY_BYTES (16u << 20)
 #define TMPFS 0x01021994 /* is nothing but page cache */
 
 static struct imgtk_context context;
 static struct scratch scratch;
-
-/* No modules here. */
-int registry_storage_for(struct imgtk_context *unused, const char *name, const struct imgtk_storage_ops **out,
-                         struct imgtk_error *err)
-{
-    (void)unused, (void)name, (void)err;
-    *out = NULL;
-    return 0;
-}
-
-bool registry_storage_has_option(struct imgtk_context *unused, const char *option)
-{
-    (void)unused, (void)option;
-    return false;
-}
-
-const char *registry_storage_module(const char *name)
-{
-    (void)name;
-    return NULL;
-}
 
 static int set_up(void **state)
 {
@@ -70,6 +54,16 @@ static uint64_t cached(const char *path)
     return count * 4096;
 }
 
+static void expect_kept(const char *path)
+{
+    assert_in_range(cached(path), (uint64_t)PIECES * PIECE - BUSY_BYTES, (uint64_t)PIECES * PIECE);
+}
+
+static void expect_at_most(const char *path, uint64_t bytes)
+{
+    assert_in_range(cached(path), 0, bytes + BUSY_BYTES);
+}
+
 static void skip_where_all_is_cache(void)
 {
     struct statfs system;
@@ -101,7 +95,7 @@ static void what_is_written_stays(void **state)
     (void)state;
     const char *path = scratch_path(&scratch, "file");
     write_file(path, -1, false);
-    assert_int_equal(cached(path), (uint64_t)PIECES * PIECE);
+    expect_kept(path);
 }
 
 static void a_large_file_keeps_little(void **state)
@@ -110,7 +104,7 @@ static void a_large_file_keeps_little(void **state)
     skip_where_all_is_cache();
     const char *path = scratch_path(&scratch, "file");
     write_file(path, 16 * PIECE, false);
-    assert_true(cached(path) <= BEHIND_BYTES + 17 * PIECE);
+    expect_at_most(path, BEHIND_BYTES + 16 * PIECE);
     assert_true(cached(path) > 0);
 }
 
@@ -120,7 +114,7 @@ static void on_request_nothing_stays(void **state)
     skip_where_all_is_cache();
     const char *path = scratch_path(&scratch, "file");
     write_file(path, -1, true);
-    assert_int_equal(cached(path), 0);
+    expect_at_most(path, 0);
 }
 
 static void read_file(const char *path, bool drop)
@@ -133,7 +127,7 @@ static void read_file(const char *path, bool drop)
     for (uint64_t i = 0; i < PIECES; i++)
         assert_int_equal(imgtk_storage_pread(storage, bytes, PIECE, i * PIECE, NULL), 0);
     if (drop)
-        assert_true(cached(path) <= BEHIND_BYTES + (8u << 20)); /* and what the kernel reads ahead */
+        expect_at_most(path, BEHIND_BYTES); /* and what the kernel reads ahead */
     imgtk_storage_close(storage);
     free(bytes);
 }
@@ -145,9 +139,9 @@ static void what_is_read_goes_on_request(void **state)
     const char *path = scratch_path(&scratch, "file");
     write_file(path, -1, true);
     read_file(path, false);
-    assert_int_equal(cached(path), (uint64_t)PIECES * PIECE);
+    expect_kept(path);
     read_file(path, true);
-    assert_int_equal(cached(path), 0);
+    expect_at_most(path, 0);
 }
 
 #define WITH_SCRATCH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
