@@ -64,8 +64,13 @@ def cases():
             yield name, "qemu-img", options, True
 
 
-CASES = [pytest.param(*case, id="-".join([case[0], case[1], case[2] or "default"] + ["c"] * case[3]))
-         for case in cases()]
+def parameters(name, maker, options, compress):
+    marks = [pytest.mark.deflate] if compress or "streamOptimized" in options else []
+    words = [name, maker, options or "default"] + ["c"] * compress
+    return pytest.param(name, maker, options, compress, id="-".join(words), marks=marks)
+
+
+CASES = [parameters(*case) for case in cases()]
 
 
 def make(folder, name, maker, options, compress):

@@ -239,6 +239,7 @@ def stream(tmp_path):
     return tmp_path / "stream.vmdk"
 
 
+@pytest.mark.deflate
 @pytest.mark.parametrize("cut", [1, 512, 1024, 1536, 100000])
 def test_truncated_stream(tmp_path, stream, cut):
     os.truncate(stream, stream.stat().st_size - cut)
@@ -256,6 +257,7 @@ def test_bad_footer(tmp_path, stream, values):
     fails_to_read(tmp_path, stream, "footer")
 
 
+@pytest.mark.deflate
 @pytest.mark.parametrize("offset, data, match", [
     (0, b"\xff" * 8, "marker"), (8, b"\xff\xff\xff\x7f", "compressed bytes"), (8, bytes(4), "compressed bytes"),
     (12, b"garbage", "grain"), (40, b"\x55\xaa" * 20, "grain")])

@@ -115,6 +115,7 @@ def test_matrix(tmp_path, kind, fmt, options):
         assert_same_bytes(target, tmp_path / "theirs")
 
 
+@pytest.mark.deflate
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("fmt, options", COMPRESSED_TARGETS)
 def test_matrix_compressed(tmp_path, kind, fmt, options):
@@ -171,6 +172,7 @@ def test_raw_is_as_sparse_as_qemu_imgs(tmp_path, kind):
     assert allocated(tmp_path / "ours") <= allocated(tmp_path / "theirs") * 1.03 + 16 * KIB
 
 
+@pytest.mark.deflate
 @pytest.mark.parametrize("options, flags", [("", []), ("cluster_size=4k", []), ("", ["-c"]), ("extended_l2=on", [])])
 def test_qcow2_is_no_larger_than_qemu_imgs(tmp_path, options, flags):
     source, _ = SOURCES["sparse"](tmp_path)

@@ -64,6 +64,7 @@ def test_the_format_is_found_out(source, tmp_path):
     assert_same_bytes(source, tmp_path / "out")
 
 
+@pytest.mark.deflate
 @pytest.mark.parametrize("kind", ["zlib", "zstd"])
 @pytest.mark.parametrize("cluster", ["64k", "2M"])
 def test_compressed_as_it_comes(source, tmp_path, kind, cluster):

@@ -93,6 +93,7 @@ def test_random_writes(tmp_path, cluster_size, options):
         assert_same(image)
 
 
+@pytest.mark.deflate
 @pytest.mark.threads
 @pytest.mark.parametrize("cluster_size", CLUSTERS)
 @pytest.mark.parametrize("kind", ["zlib", "zstd", "extended"])
@@ -134,6 +135,7 @@ def test_preallocation(tmp_path, mode, options):
         assert_same(image)
 
 
+@pytest.mark.deflate
 def test_preallocated_and_compressed_in_one(tmp_path):
     """An image that grew: its first part is compressed, the second preallocated."""
     raw = make_raw(tmp_path / "disk.raw", 2 * MIB, [(0, compressible(2 * MIB))])
@@ -176,6 +178,7 @@ def test_backing(tmp_path, base_size, base_format):
         assert_same(image)
 
 
+@pytest.mark.deflate
 def test_backing_compressed(tmp_path):
     raw = make_raw(tmp_path / "disk.raw", 3 * MIB, [(0, compressible(2 * MIB))])
     base = tmp_path / "base.qcow2"

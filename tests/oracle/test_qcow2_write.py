@@ -100,6 +100,7 @@ def test_plain_options(tmp_path, options):
     assert_round_trip(source, image, tmp_path)
 
 
+@pytest.mark.deflate
 @pytest.mark.parametrize("options", COMPRESSED)
 def test_compressed_options(tmp_path, options):
     source, image = mixed(tmp_path / "source.raw"), tmp_path / "image.qcow2"
@@ -178,6 +179,7 @@ def compressed_streams(path):
                 yield 1 << bits, data[offset:offset + sectors * 512 - offset % 512]
 
 
+@pytest.mark.deflate
 @pytest.mark.parametrize("level", [1, 6, ZLIB_LEVELS])
 @pytest.mark.parametrize("cluster_size", ["64k", "2M"])
 def test_deflate_inflates_in_a_window_of_4_kib(tmp_path, level, cluster_size):
@@ -202,6 +204,7 @@ def stream_end(stream):
     return stream[:len(stream) - len(whole.unused_data)]
 
 
+@pytest.mark.deflate
 def test_a_level_is_used(tmp_path):
     source = make_raw(tmp_path / "source.raw", 8 * MIB, [(0, compressible(8 * MIB))])
     sizes = []
@@ -322,6 +325,7 @@ def test_tables_come_first_in_a_stream(tmp_path):
     assert l1 < offsets[0]
 
 
+@pytest.mark.deflate
 def test_a_compressed_stream_is_the_file(tmp_path):
     source, image = mixed(tmp_path / "source.raw"), tmp_path / "image.qcow2"
     convert(source, image, "-c")
@@ -387,6 +391,7 @@ def test_sparse_16_tib(tmp_path):
 
 # ---- Refusals ----
 
+@pytest.mark.deflate
 @pytest.mark.parametrize("flags, options, why", [
     ([], "cluster_size=3000", "Cluster size must be a power of two between 512 and 2048k"),
     ([], "cluster_size=4M", "Cluster size must be"),

@@ -162,6 +162,7 @@ def test_vmdkinfo_reads_what_imgtk_writes(tmp_path, subformat):
 
 # ---- Writing --------------------------------------------------------------------------------------------------------
 
+@pytest.mark.deflate
 def test_stream_is_to_the_specification(tmp_path):
     raw = source(tmp_path, 70 * MIB + 512)
     write("streamOptimized", raw, tmp_path / "disk.vmdk")
@@ -175,6 +176,7 @@ def test_stream_is_to_the_specification(tmp_path):
     assert not grains
 
 
+@pytest.mark.deflate
 @pytest.mark.threads
 def test_stream_to_a_pipe_is_the_same(tmp_path):
     raw = source(tmp_path, 70 * MIB)
