@@ -25,4 +25,5 @@ def pytest_collection_modifyitems(config, items):
         seen.add(function)
         (chosen if take else left).append(item)
     config.hook.pytest_deselected(items=left)
-    items[:] = chosen
+    # What takes long comes first, so that no worker is left alone with it at the end.
+    items[:] = sorted(chosen, key=lambda item: item.get_closest_marker("slow") is None)

@@ -76,6 +76,7 @@ def interrupted(source, tmp_path, *options):
                 if size_of(journal) > 16:
                     process.kill()
                     process.wait()
+                time.sleep(0.0005)
         if size_of(journal) > 16:
             return words
         (tmp_path / "disk").unlink(missing_ok=True)
