@@ -173,9 +173,9 @@ def test_replay_of_a_log(shim, tmp_path, how):
     victim = Victim(shim, tmp_path, lambda folder: make_logged(folder, None), "check", "-q", "-r", "all", "image")
     for at in range(1, victim.count + 1):
         assert victim.run(at, FAULT_KILL=how).code == -9, at
-        assert victim.is_disk("before.raw"), at
+        assert victim.disk() == victim.before, at
         assert imgtk("check", "-q", "-r", "all", victim.work / "image").code == 0
-        assert victim.is_disk("before.raw"), at
+        assert victim.disk() == victim.before, at
         assert qemu_img("check", "-f", "vhdx", victim.work / "image").code == 0
 
 
