@@ -219,7 +219,7 @@ static void note_policy(const struct cli *cli)
 static void note_force(const struct cli *cli, const struct force *force)
 {
     if (force->landlock)
-        cli_note(cli, "Landlock (version %d): %swrites to the destination, no other file", force->abi,
+        cli_note(cli, "Landlock (version %d): %swrites to no file but those that the command changes", force->abi,
                  force->untrusted ? "reads the sources, " : "");
     else
         cli_note(cli, "Landlock (version %d): not used: %s", force->abi, force->obstacle);

@@ -158,7 +158,7 @@ def test_lintian_finds_nothing(packages):
     """But of two hints: on a module that calls no function that could be fortified, and a manual page for a plugin."""
     result = execute([tool("lintian"), "--profile", "debian", "--display-info", "--allow-root", "--fail-on", "none",
                       "--suppress-tags", "hardening-no-fortify-functions,spare-manual-page", *packages.values()],
-                     env=environment(), timeout=300)
+                     env=environment(), timeout=600)
     assert result.out == ""
 
 
