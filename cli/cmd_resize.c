@@ -20,8 +20,9 @@ static const struct cli_option options[] = {
       "format of the backing file where the image does not record it" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
     { '\0', "shrink", CLI_FLAG, FIELD(shrink), NULL, "allow a smaller size: what lies behind the new end is lost" },
-    { '\0', "preallocation", CLI_TEXT, FIELD(preallocation), "off",
-      "accepted for qemu-img's sake; there is no other mode" },
+    { '\0', "preallocation", CLI_TEXT, FIELD(preallocation), "off|metadata|falloc|full",
+      "what is done for the bytes that a larger disk adds: nothing (the default), their places are decided, their "
+      "space is reserved too, or also written with zeroes where it cannot be reserved" },
     CLI_COMMON_OPTIONS
 };
 
@@ -39,6 +40,17 @@ static int parse_size(struct cli *cli, const char *text, uint64_t now, uint64_t 
     return 0;
 }
 
+/* enum imgtk_allocation, or -1: none of it. False: there is no such mode. */
+static bool parse_preallocation(const char *text, int *out)
+{
+    static const char *const modes[] = { "off", "metadata", "falloc", "full" };
+    *out = -1;
+    for (int i = 0; i < 4 && text; i++, (*out)++)
+        if (strcmp(text, modes[i]) == 0)
+            return true;
+    return !text;
+}
+
 static int refuse_to_shrink(struct cli *cli)
 {
     cli_error(cli, "Use the --shrink option to perform a shrink operation.");
@@ -46,7 +58,7 @@ static int refuse_to_shrink(struct cli *cli)
                           "Before performing such an operation, make sure there is no important data there.");
 }
 
-static int resize(struct cli *cli, struct imgtk_image *image, const char *text, bool shrink)
+static int resize(struct cli *cli, struct imgtk_image *image, const char *text, bool shrink, int allocation)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
     uint64_t size = 0;
@@ -55,7 +67,8 @@ static int resize(struct cli *cli, struct imgtk_image *image, const char *text, 
         return code;
     if (size < imgtk_image_size(image) && !shrink)
         return refuse_to_shrink(cli);
-    if (imgtk_resize(image, size, shrink, &err))
+    if (allocation < 0 ? imgtk_resize(image, size, shrink, &err)
+                       : imgtk_grow(image, size, (enum imgtk_allocation)allocation, &err))
         return cli_fail(cli, NULL, &err);
     if (!cli->quiet)
         puts("Image resized.");
@@ -78,15 +91,15 @@ static int run(struct cli *cli, int argc, char **argv)
     struct source source = { 0 };
     struct imgtk_image *image = NULL;
     const char *size = take_size(&argc, argv);
-    int code, first = cli_parse(cli, &cli_resize_command, argc, argv, &values, &code);
+    int code, allocation, first = cli_parse(cli, &cli_resize_command, argc, argv, &values, &code);
     if (first < 0)
         return code;
     if (!size || argc - first < 1)
         return cli_usage_error(cli, "Not enough arguments");
     if (argc - first > 1)
         return cli_usage_error(cli, "Expecting image file name and size");
-    if (values.preallocation && strcmp(values.preallocation, "off") != 0)
-        return cli_usage_error(cli, "--preallocation must be off, not '%s'", values.preallocation);
+    if (!parse_preallocation(values.preallocation, &allocation))
+        return cli_error(cli, "Invalid preallocation mode '%s'", values.preallocation);
     code = cli_start(cli, &values.common);
     if (code == 0)
         code = source_parse(cli, argv[first], values.format, values.image_opts, &source);
@@ -99,7 +112,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (code == 0)
         code = source_open(cli, &source, &image);
     if (code == 0)
-        code = resize(cli, image, size, values.shrink);
+        code = resize(cli, image, size, values.shrink, allocation);
     imgtk_image_close(image);
     source_free(&source);
     return code;

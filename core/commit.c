@@ -110,7 +110,7 @@ static int write_base(struct commit *commit, struct imgtk_error *err)
     int status = edit_begin(commit->base, false, &commit->unit, err);
     if (!status && commit->base_size < size) {
         commit->base_size = size;
-        status = edit_grow(commit->base, size, commit->unit, err);
+        status = edit_grow(commit->base, size, commit->unit, NULL, err);
     }
     if (!status)
         status = imgtk_walk_new(commit->job->image, &commit->walk, err);
@@ -138,7 +138,9 @@ int imgtk_commit(const struct imgtk_commit *job, struct imgtk_error *err)
     struct commit commit = { .job = job, .progress = { .phase = "commit", .total = imgtk_image_size(job->image) } };
     if (job->depth == 0 || job->depth >= job->image->count || (job->depth > 1 && !job->keep))
         return imgtk_fail(err, IMGTK_EINVAL, "there is no layer %zu to commit into", job->depth);
-    int status = edit_refuse_snapshots(job->image, job->depth, "a commit", err);
+    struct edit_below below = { .image = job->image, .depth = job->depth, .after = job->image,
+                                .end = imgtk_image_size(job->image), .what = "a commit", .cancel = job->cancel };
+    int status = edit_keep_snapshots(&below, err);
     if (!status)
         status = image_open_below(job->image, job->depth, &commit.base, err);
     if (!status)

@@ -131,6 +131,12 @@ static int edit_snapshot_unsupported(void *handle, const struct imgtk_snapshot_c
     return imgtk_fail(err, IMGTK_EUNSUPPORTED, "this format has no internal snapshots");
 }
 
+static int edit_allocate_unsupported(void *handle, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err)
+{
+    (void)handle, (void)offset, (void)how;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "nothing can be preallocated in this format when it grows");
+}
+
 static int edit_commit_nothing(void *handle, struct imgtk_error *err)
 {
     (void)handle, (void)err;
@@ -153,6 +159,8 @@ static void complete_editing(struct imgtk_driver *out)
         out->edit_backing = edit_backing_unsupported;
     if (!out->edit_snapshot)
         out->edit_snapshot = edit_snapshot_unsupported;
+    if (!out->edit_allocate)
+        out->edit_allocate = edit_allocate_unsupported;
     if (!out->edit_commit)
         out->edit_commit = edit_commit_nothing;
 }

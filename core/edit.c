@@ -2,10 +2,10 @@
 #include "edit.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "image_internal.h"
 #include "imgtk/bytes.h"
-#include "imgtk/info.h"
 
 int edit_fail_prefix(const struct imgtk_image *image, struct imgtk_error *err)
 {
@@ -29,27 +29,12 @@ int edit_begin(struct imgtk_image *image, bool same_disk, uint32_t *unit, struct
     return 0;
 }
 
-static int refuse_snapshots(const struct imgtk_layer *layer, const char *what, struct imgtk_error *err)
+int edit_read_padded(struct imgtk_image *image, uint8_t *buf, size_t length, uint64_t offset, struct imgtk_error *err)
 {
-    struct imgtk_layer_info about;
-    int status = imgtk_layer_describe(layer, &about, err);
-    if (status)
-        return imgtk_fail_prefix(err, "%s", layer->name);
-    bool none = imgtk_info_empty(about.snapshots);
-    imgtk_info_free(about.specific);
-    imgtk_info_free(about.snapshots);
-    if (none)
-        return 0;
-    return imgtk_fail(err, IMGTK_EREFUSED, "%s: %s would change the disks of its internal snapshots: delete them first",
-                      layer->name, what);
-}
-
-int edit_refuse_snapshots(const struct imgtk_image *image, size_t layers, const char *what, struct imgtk_error *err)
-{
-    int status = 0;
-    for (size_t depth = 0; !status && depth < layers; depth++)
-        status = refuse_snapshots(&image->layers[depth].public, what, err);
-    return status;
+    uint64_t size = image ? imgtk_image_size(image) : 0;
+    size_t present = offset < size ? (size_t)imgtk_min_u64(length, size - offset) : 0;
+    memset(buf + present, 0, length - present);
+    return present ? imgtk_image_read(image, buf, present, offset, err) : 0;
 }
 
 int edit_commit(struct imgtk_image *image, struct imgtk_error *err)
@@ -81,7 +66,8 @@ static uint64_t size_below(const struct imgtk_image *image)
 }
 
 /* The unit in which the disk ended: whatever its layer has behind that end becomes visible. */
-static int clear_last_unit(struct imgtk_image *image, uint64_t size, uint32_t unit, struct imgtk_error *err)
+static int clear_last_unit(struct imgtk_image *image, uint64_t size, uint32_t unit, bool allocate,
+                           struct imgtk_error *err)
 {
     const struct imgtk_layer *layer = &image->layers[0].public;
     uint64_t start = imgtk_round_down(layer->size, unit);
@@ -92,7 +78,7 @@ static int clear_last_unit(struct imgtk_image *image, uint64_t size, uint32_t un
     int status = layer->driver->extent(layer->handle, start, kept, &extent, err);
     if (status)
         return edit_fail_prefix(image, err);
-    if (extent.kind != IMGTK_EXTENT_DATA && extent.length >= kept && size_below(image) <= layer->size)
+    if (!allocate && extent.kind != IMGTK_EXTENT_DATA && extent.length >= kept && size_below(image) <= layer->size)
         return 0;
     uint8_t *bytes = calloc(1, length);
     if (!bytes)
@@ -112,11 +98,16 @@ static int hide_below(struct imgtk_image *image, uint64_t size, uint32_t unit, s
     return end > start ? edit_zero(image, start, end - start, err) : 0;
 }
 
-int edit_grow(struct imgtk_image *image, uint64_t size, uint32_t unit, struct imgtk_error *err)
+int edit_grow(struct imgtk_image *image, uint64_t size, uint32_t unit, const enum imgtk_allocation *how,
+              struct imgtk_error *err)
 {
     const struct imgtk_layer *layer = &image->layers[0].public;
     if (layer->driver->edit_resize(layer->handle, size, err))
         return edit_fail_prefix(image, err);
-    int status = clear_last_unit(image, size, unit, err);
-    return status ? status : hide_below(image, size, unit, err);
+    int status = clear_last_unit(image, size, unit, how, err);
+    if (!status)
+        status = hide_below(image, size, unit, err);
+    if (!status && how && layer->driver->edit_allocate(layer->handle, layer->size, *how, err))
+        status = edit_fail_prefix(image, err);
+    return status;
 }

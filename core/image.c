@@ -252,14 +252,43 @@ int image_open_below(struct imgtk_image *image, size_t depth, struct imgtk_image
     return open_image(image->context, file, &request, out, err);
 }
 
-static int borrow_backing(struct imgtk_image *image, const struct imgtk_image *backing, struct imgtk_error *err)
+static int borrow_layers(struct imgtk_image *image, const struct imgtk_image *from, size_t first,
+                         struct imgtk_error *err)
 {
-    if (backing->count == IMGTK_MAX_CHAIN)
-        return imgtk_fail(err, IMGTK_ELIMIT, "the backing chain has more than %d layers", IMGTK_MAX_CHAIN);
-    for (size_t i = 0; i < backing->count; i++) {
-        image->layers[image->count] = backing->layers[i];
+    for (size_t i = first; i < from->count; i++) {
+        if (image->count == IMGTK_MAX_CHAIN)
+            return imgtk_fail(err, IMGTK_ELIMIT, "the backing chain has more than %d layers", IMGTK_MAX_CHAIN);
+        image->layers[image->count] = from->layers[i];
         image->layers[image->count++].borrowed = true;
     }
+    return 0;
+}
+
+/* `top`, without a handle yet, over the layers of `below` (NULL: none) from `first` on. */
+static int open_borrowed(struct imgtk_context *context, const struct layer *top,
+                         const struct imgtk_image_request *request, const struct imgtk_image *below, size_t first,
+                         struct imgtk_image **out, struct imgtk_error *err)
+{
+    struct imgtk_image *image = calloc(1, sizeof(*image));
+    if (!image)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    image->context = context;
+    struct layer *layer = &image->layers[0];
+    *layer = *top;
+    layer->borrows_file = true;
+    int status = layer_open_driver(layer, request, true, err);
+    references_set_meter(layer->references, NULL); /* they outlive the image */
+    if (!status) {
+        image->count = 1;
+        layer->public.size = layer->public.driver->size(layer->public.handle);
+    }
+    if (!status && below)
+        status = borrow_layers(image, below, first, err);
+    if (status) {
+        imgtk_image_close(image);
+        return status;
+    }
+    *out = image;
     return 0;
 }
 
@@ -267,29 +296,24 @@ int image_open_written(struct imgtk_context *context, const struct image_written
                        struct imgtk_error *err)
 {
     static const struct imgtk_image_request plain = { 0 };
-    struct imgtk_image *image = calloc(1, sizeof(*image));
-    if (!image)
-        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
-    image->context = context;
-    struct layer *layer = &image->layers[0];
-    layer->borrows_file = true;
-    layer->references = written->references;
-    layer->public.file = written->file;
-    layer->public.name = imgtk_storage_name(written->file);
-    layer->public.driver = written->driver;
-    int status = layer_open_driver(layer, &plain, true, err);
-    if (!status) {
-        image->count = 1;
-        layer->public.size = written->driver->size(layer->public.handle);
-    }
-    if (!status && written->backing)
-        status = borrow_backing(image, written->backing, err);
-    if (status) {
-        imgtk_image_close(image);
-        return status;
-    }
-    *out = image;
-    return 0;
+    struct layer top = { .references = written->references };
+    top.public.file = written->file;
+    top.public.name = imgtk_storage_name(written->file);
+    top.public.driver = written->driver;
+    return open_borrowed(context, &top, &plain, written->backing, 0, out, err);
+}
+
+int image_open_snapshot(struct imgtk_image *image, size_t depth, const char *snapshot, struct imgtk_image **out,
+                        struct imgtk_error *err)
+{
+    const struct layer *own = &image->layers[depth];
+    struct imgtk_image_request request = { .snapshot = snapshot };
+    struct layer top = { .references = own->references, .is_snapshot = true };
+    top.public.file = own->public.file;
+    top.public.name = own->public.name;
+    top.public.driver = own->public.driver;
+    top.metadata.limit = image->context->config.budget.metadata;
+    return open_borrowed(image->context, &top, &request, image, depth + 1, out, err);
 }
 
 void imgtk_image_close(struct imgtk_image *image)

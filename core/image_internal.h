@@ -43,6 +43,10 @@ struct image_written {
 int image_open_written(struct imgtk_context *context, const struct image_written *written, struct imgtk_image **out,
                        struct imgtk_error *err);
 
+/* An internal snapshot of the layer at `depth`, over the layers below that one; borrowed from the image in the same way. */
+int image_open_snapshot(struct imgtk_image *image, size_t depth, const char *snapshot, struct imgtk_image **out,
+                        struct imgtk_error *err);
+
 /* How many threads should read the image: the context's number, and more where requests have a long way. */
 unsigned image_workers(const struct imgtk_image *image);
 

@@ -29,16 +29,11 @@ static int advance(struct rebase *rebase, uint64_t done, struct imgtk_error *err
 
 /* ---- Content --------------------------------------------------------------------- */
 
-/* Past its end, and where there is none, the new backing file reads as zeroes. */
 static int read_piece(void *context, const struct readahead_piece *piece, struct imgtk_error *err)
 {
     const struct rebase *rebase = context;
-    struct imgtk_image *backing = rebase->job->backing;
-    uint64_t size = backing ? imgtk_image_size(backing) : 0;
-    size_t present = piece->offset < size ? (size_t)imgtk_min_u64(piece->length, size - piece->offset) : 0;
     int status = imgtk_image_read(rebase->job->image, piece->ours, piece->length, piece->offset, err);
-    memset(piece->theirs + present, 0, piece->length - present);
-    return !status && present ? imgtk_image_read(backing, piece->theirs, present, piece->offset, err) : status;
+    return status ? status : edit_read_padded(rebase->job->backing, piece->theirs, piece->length, piece->offset, err);
 }
 
 /* How many bytes from `at` on are units that differ (or do not). */
@@ -171,7 +166,9 @@ int imgtk_rebase(const struct imgtk_rebase *job, struct imgtk_error *err)
 {
     const struct imgtk_layer *layer = &job->image->layers[0].public;
     struct rebase rebase = { .job = job, .progress = { .phase = "rebase", .total = layer->size } };
-    int status = job->unsafe ? 0 : edit_refuse_snapshots(job->image, 1, "another backing file", err);
+    struct edit_below below = { .image = job->image, .depth = 1, .after = job->backing, .end = UINT64_MAX,
+                                .what = "another backing file", .cancel = job->cancel };
+    int status = job->unsafe ? 0 : edit_keep_snapshots(&below, err);
     if (!status)
         status = edit_begin(job->image, true, &rebase.unit, err);
     if (!status && layer->driver->edit_backing(layer->handle, job->backing_name, job->backing_format, err))

@@ -211,13 +211,38 @@ static int move_tables(struct qcow2_edit *edit, bool l1, struct imgtk_error *err
     return commit(edit, err);
 }
 
+static uint64_t clusters_in_use(const struct qcow2_edit *edit)
+{
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < edit->check.tally.clusters; i++)
+        count += qcow2_tally_count(&edit->check.tally, i) != 0;
+    return count;
+}
+
+/* Those that lie behind as many clusters as are in use have room before. */
+static int move_l2_tables(struct qcow2_edit *edit, struct imgtk_error *err)
+{
+    uint64_t room = clusters_in_use(edit) << edit->image->geometry.cluster_bits;
+    int status = 0;
+    for (uint64_t i = 0; i < edit->l1_entries && status == 0; i++) {
+        uint64_t offset = edit->l1[i] & QCOW2_OFFSET_MASK;
+        if (offset < room || qcow2_edit_references(edit, offset) != 1)
+            continue;
+        status = qcow2_edit_select(edit, i, err);
+        if (status == 0)
+            status = qcow2_edit_touch(edit, err);
+    }
+    return status;
+}
+
 /* The new tables of an image that has lost much lie behind what it has lost: when they move, the file becomes short. */
 static int compact(struct qcow2_edit *edit, struct imgtk_error *err)
 {
     if (!edit->compact || !edit->counted)
         return 0;
     edit->compact = false;
-    return move_tables(edit, true, err);
+    int status = move_l2_tables(edit, err);
+    return status == 0 ? move_tables(edit, true, err) : status;
 }
 
 /* A raw data file has the size of the disk; a smaller one once nothing refers to what is cut off. */

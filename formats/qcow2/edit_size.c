@@ -73,10 +73,17 @@ static int drop_beyond(struct qcow2_edit *edit, uint64_t size, struct imgtk_erro
     return status == 0 && entries < edit->l1_entries ? qcow2_edit_l1_resize(edit, entries, err) : status;
 }
 
+/* What a raw data file holds is only read where an entry says so, whoever has written it. */
+static int grow_raw_data(struct qcow2_edit *edit, uint64_t old_size, struct imgtk_error *err)
+{
+    int status = imgtk_storage_truncate(edit->image->data_file, edit->size, err);
+    return status == 0 ? qcow2_edit_allocate_behind(edit->image, old_size, IMGTK_ALLOCATE_METADATA, err) : status;
+}
+
 int qcow2_edit_resize(void *handle, uint64_t size, struct imgtk_error *err)
 {
     struct qcow2_edit *edit = qcow2_edit_of(handle);
-    uint64_t entries;
+    uint64_t entries, old_size = edit->size;
     int status = check_size(edit, size, err);
     if (status == 0 && qcow2_edit_raw_data(edit))
         status = qcow2_edit_need_data(edit, err);
@@ -88,9 +95,8 @@ int qcow2_edit_resize(void *handle, uint64_t size, struct imgtk_error *err)
         status = drop_beyond(edit, size, err);
     if (status == 0 && entries > edit->l1_entries)
         status = set_l1_entries(edit, entries, err);
-    if (status == 0 && qcow2_edit_raw_data(edit) && size > edit->size)
-        status = imgtk_storage_truncate(edit->image->data_file, size, err);
-    if (status == 0)
-        edit->size = size;
-    return status;
+    if (status != 0)
+        return status;
+    edit->size = size;
+    return qcow2_edit_raw_data(edit) && size > old_size ? grow_raw_data(edit, old_size, err) : 0;
 }

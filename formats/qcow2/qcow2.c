@@ -260,6 +260,7 @@ static const struct imgtk_driver driver = {
     .edit_backing = qcow2_edit_backing,
     .edit_snapshot = qcow2_edit_snapshot,
     .edit_commit = qcow2_edit_commit,
+    .edit_allocate = qcow2_edit_allocate_behind,
 };
 
 const struct imgtk_driver *imgtk_driver_v1(void)

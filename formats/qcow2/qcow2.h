@@ -201,6 +201,8 @@ int qcow2_edit_write(void *handle, const void *buf, size_t length, uint64_t offs
 int qcow2_edit_zero(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err);
 int qcow2_edit_empty(void *handle, struct imgtk_error *err);
 int qcow2_edit_resize(void *handle, uint64_t size, struct imgtk_error *err);                          /* edit_size.c */
+int qcow2_edit_allocate_behind(void *handle, uint64_t offset, enum imgtk_allocation how,
+                               struct imgtk_error *err);                                              /* edit_allocate.c */
 int qcow2_edit_backing(void *handle, const char *name, const char *format, struct imgtk_error *err);  /* edit_header.c */
 int qcow2_edit_snapshot(void *handle, const struct imgtk_snapshot_change *change,
                         struct imgtk_error *err);                                                     /* edit_snapshot.c */

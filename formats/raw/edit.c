@@ -35,6 +35,27 @@ int raw_edit_resize(void *handle, uint64_t size, struct imgtk_error *err)
     return size > raw->present ? imgtk_storage_truncate(raw->file, raw->base + size, err) : 0;
 }
 
+static int reserve(struct raw *raw, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err)
+{
+    uint64_t start = raw->base + offset, length = raw->new_size - offset;
+    if (how == IMGTK_ALLOCATE_METADATA)
+        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "raw has no metadata that could be preallocated: use falloc or full");
+    int status = imgtk_storage_allocate(raw->file, start, length, err);
+    if (status == IMGTK_EUNSUPPORTED && how == IMGTK_ALLOCATE_FULL)
+        status = imgtk_storage_zero(raw->file, start, length, IMGTK_ZERO_ALLOCATE, err);
+    return status;
+}
+
+/* A disk that cannot have the space keeps its size. */
+int raw_edit_allocate(void *handle, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err)
+{
+    struct raw *raw = handle;
+    int status = reserve(raw, offset, how, err);
+    if (status != 0)
+        imgtk_storage_truncate(raw->file, raw->base + raw->present, NULL);
+    return status;
+}
+
 /* What was written beyond the file's end has made it longer. */
 static int learn_size(struct raw *raw, struct imgtk_error *err)
 {

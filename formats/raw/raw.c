@@ -152,4 +152,5 @@ const struct imgtk_driver raw_driver = {
     .edit_zero = raw_edit_zero,
     .edit_resize = raw_edit_resize,
     .edit_commit = raw_edit_commit,
+    .edit_allocate = raw_edit_allocate,
 };

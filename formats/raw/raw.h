@@ -32,5 +32,6 @@ int raw_edit_write(void *handle, const void *buf, size_t length, uint64_t offset
 int raw_edit_zero(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err);
 int raw_edit_resize(void *handle, uint64_t size, struct imgtk_error *err);
 int raw_edit_commit(void *handle, struct imgtk_error *err);
+int raw_edit_allocate(void *handle, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err);
 
 #endif

@@ -60,7 +60,7 @@ def test_sizes_that_cannot_be(image, size, message):
 
 
 def test_usage(image):
-    for words in ((image,), (), (image, "x", "1M"), ("--preallocation=full", image, "2M")):
+    for words in ((image,), (), (image, "x", "1M"), ("--preallocation=some", image, "2M")):
         assert imgtk("resize", *words, code=1).err.startswith("imgtk: ")
     assert "Usage" in imgtk("resize", "--help").out
     for words in (("-l", "-c", "x", image), ("-a", "x", "-d", "x", image), ("-c", "x"), ()):

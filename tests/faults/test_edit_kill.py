@@ -97,9 +97,11 @@ def make_used(folder, layout, snapshot=True):
 
 @pytest.mark.parametrize("how, layout", [("before", "subclusters"), ("half", "plain")])
 @pytest.mark.parametrize("words", [("snapshot", "-c", "t"), ("snapshot", "-a", "s"), ("snapshot", "-d", "s"),
-                                   ("resize", "--shrink"), ("resize", "--shrink", "-q")], ids=" ".join)
+                                   ("resize", "--shrink"), ("resize", "--shrink", "-q"),
+                                   ("resize", "--preallocation=falloc")], ids=" ".join)
 def test_snapshots_and_sizes(shim, tmp_path, words, layout, how):
-    size = {("resize", "--shrink"): ["200k"], ("resize", "--shrink", "-q"): ["9G"]}.get(words, [])
+    size = {("resize", "--shrink"): ["200k"], ("resize", "--shrink", "-q"): ["9G"],
+            ("resize", "--preallocation=falloc"): ["1300k"]}.get(words, [])
     Victim(shim, tmp_path, lambda folder: make_used(folder, layout), *words, "image", *size).kill_everywhere(how)
 
 

@@ -396,19 +396,6 @@ def test_empty_image_is_small(tmp_path):
     assert raw.read_bytes() == b"\1" * 8 * MIB
 
 
-def test_snapshots_are_not_given_another_backing_file(tmp_path):
-    make_stack(tmp_path, "plain", "plain")
-    qemu_img("snapshot", "-c", "s", tmp_path / "top")
-    before = digest(tmp_path / "top"), digest(tmp_path / "base")
-    imgtk_fails("rebase", "-b", "", tmp_path / "top", match="disks of its internal snapshots")
-    imgtk_fails("commit", tmp_path / "top", match="disks of its internal snapshots")
-    make_image(tmp_path / "above", SIZE, backing="top", backing_fmt="qcow2", writes=["write -P 9 0 4k"])
-    imgtk_fails("commit", "-b", tmp_path / "base", tmp_path / "above", match="top: a commit would change the disks")
-    assert (digest(tmp_path / "top"), digest(tmp_path / "base")) == before
-    imgtk("commit", tmp_path / "above")  # what lies above the snapshots does not concern them
-    assert_sound(tmp_path / "top", tmp_path / "above")
-
-
 def test_refcount_table_that_grows(tmp_path):
     """A cluster of it counts 8 MiB of the file here."""
     make_image(tmp_path / "base", 9 * MIB, options="cluster_size=512")

@@ -261,6 +261,13 @@ struct imgtk_edit {
     uint32_t unit;
 };
 
+/* How far new bytes of a disk are provided for before they are written. */
+enum imgtk_allocation {
+    IMGTK_ALLOCATE_METADATA, /* they have their places; the file may have holes there */
+    IMGTK_ALLOCATE_SPACE,    /* the file system has reserved them too */
+    IMGTK_ALLOCATE_FULL      /* the same, by writing zeroes where it cannot reserve */
+};
+
 enum imgtk_snapshot_action { IMGTK_SNAPSHOT_CREATE, IMGTK_SNAPSHOT_APPLY, IMGTK_SNAPSHOT_DELETE };
 
 struct imgtk_snapshot_change {
@@ -355,6 +362,9 @@ struct imgtk_driver {
     int (*edit_snapshot)(void *handle, const struct imgtk_snapshot_change *change, struct imgtk_error *err);
     int (*edit_commit)(void *handle, struct imgtk_error *err);
     /* --- end of driver ABI 1.0 --- */
+
+    /* After edit_resize: all from `offset`, the size before it, to the end of the disk. The bytes stay as they are. */
+    int (*edit_allocate)(void *handle, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err);
 };
 
 /* The symbol that a module exports. */

@@ -23,6 +23,9 @@ extern "C" {
  */
 IMGTK_API int imgtk_resize(struct imgtk_image *image, uint64_t size, bool shrink, struct imgtk_error *err);
 
+/* imgtk_resize() to a larger size; what that adds is allocated as well. IMGTK_EINVAL: it is not larger. */
+IMGTK_API int imgtk_grow(struct imgtk_image *image, uint64_t size, enum imgtk_allocation how, struct imgtk_error *err);
+
 struct imgtk_rebase {
     struct imgtk_image *image;       /* with its chain, unless unsafe */
     const char *backing_name;        /* as the image will record it; NULL: it has no backing file any more */
