@@ -15,8 +15,7 @@ int qcow2_preallocation_check(const struct qcow2_writer *writer, struct imgtk_er
     uint64_t tables = qcow2_l1_entries(geometry, writer->size);
     uint64_t clusters = 1 + qcow2_clusters(geometry, tables * sizeof(uint64_t)) + tables +
                         (writer->external ? 0 : qcow2_clusters(geometry, writer->size));
-    struct qcow2_refcount_clusters counts = qcow2_refcount_clusters(geometry, clusters);
-    uint64_t needed = (clusters + counts.blocks + counts.table) << geometry->cluster_bits;
+    uint64_t needed = qcow2_written_with_refcounts(geometry, clusters) << geometry->cluster_bits;
     if (needed <= room)
         return 0;
     return imgtk_fail(err, IMGTK_ENOSPACE, "the target has %" PRIu64 " bytes, but the image takes %" PRIu64, room,

@@ -19,15 +19,25 @@ struct qcow2_refcount_clusters qcow2_refcount_clusters(const struct qcow2_geomet
     }
 }
 
+uint64_t qcow2_written_with_refcounts(const struct qcow2_geometry *geometry, uint64_t clusters)
+{
+    uint64_t per_table = geometry->cluster_size / sizeof(uint64_t), moved = 0;
+    struct qcow2_refcount_clusters counts = qcow2_refcount_clusters(geometry, clusters);
+    if (counts.table > 1) { /* it has moved, with room to grow, and its first cluster is left behind */
+        moved = 1 + imgtk_div_round_up(counts.blocks + counts.blocks / 2048 + 4, per_table) - counts.table;
+        counts = qcow2_refcount_clusters(geometry, clusters + moved);
+    }
+    return clusters + moved + counts.blocks + counts.table;
+}
+
 /* Everything but guest data, with an L2 table for each part of the disk. */
 static uint64_t metadata_bytes(const struct qcow2_geometry *geometry, uint64_t size)
 {
     uint64_t tables = qcow2_l1_entries(geometry, size);
     uint64_t l1_clusters = qcow2_clusters(geometry, tables * sizeof(uint64_t));
-    uint64_t clusters = 1 + l1_clusters + tables;
-    struct qcow2_refcount_clusters counts =
-        qcow2_refcount_clusters(geometry, clusters + qcow2_clusters(geometry, size));
-    return (clusters + counts.blocks + counts.table) << geometry->cluster_bits;
+    uint64_t data = qcow2_clusters(geometry, size);
+    uint64_t all = qcow2_written_with_refcounts(geometry, 1 + l1_clusters + tables + data);
+    return (all - data) << geometry->cluster_bits;
 }
 
 /* Bytes of whole clusters that the plan fills. */
@@ -56,8 +66,8 @@ int qcow2_measure(struct imgtk_create *args, struct imgtk_measure *out, struct i
         return status;
     uint64_t all = qcow2_clusters(&options.geometry, options.size) << options.geometry.cluster_bits;
     uint64_t planned = all;
-    /* What a backing file shares is not known before it is compared; what is reserved is taken whole. */
-    if (options.preallocation < QCOW2_PREALLOCATION_FALLOC && !options.backing_file)
+    /* What a backing file shares is not known before it is compared; what is preallocated is taken whole. */
+    if (options.preallocation == QCOW2_PREALLOCATION_OFF && !options.backing_file)
         status = planned_bytes(args, &options.geometry, &planned, err);
     if (status)
         return status;

@@ -205,8 +205,10 @@ void qcow2_stream_free(struct qcow2_stream *stream);
 
 /* ---- Sizes (measure.c) ------------------------------------------------------------- */
 
-/* Clusters that refcount blocks and table take, when everything else takes `clusters`. */
+/* Clusters that refcount blocks and table take at the least, when everything else takes `clusters`. */
 struct qcow2_refcount_clusters { uint64_t blocks, table; };
 struct qcow2_refcount_clusters qcow2_refcount_clusters(const struct qcow2_geometry *geometry, uint64_t clusters);
+/* `clusters` and what their refcounts take where the table is written last and may have to move. */
+uint64_t qcow2_written_with_refcounts(const struct qcow2_geometry *geometry, uint64_t clusters);
 
 #endif

@@ -68,7 +68,6 @@ static void measure_stream(const struct imgtk_create *args, const struct vmdk_op
     uint64_t grain = VMDK_GRAIN_SIZE + VMDK_SECTOR; /* stored, with its marker */
     out->required = front + back + planned->tables * table + planned->grains * grain;
     out->fully_allocated = front + back + tables * table + grains * grain;
-    out->upper_bound = true;
 }
 
 int vmdk_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err)
@@ -79,6 +78,9 @@ int vmdk_measure(struct imgtk_create *args, struct imgtk_measure *out, struct im
     int status = vmdk_options_read(args, &options, err);
     if (status)
         return status;
+    out->upper_bound = true; /* by the room for the descriptor's texts, and for what does not shrink */
+    if (args->size == 0)
+        return imgtk_fail(err, IMGTK_EINVAL, "a vmdk image cannot have a size of 0");
     if (args->size > VMDK_MAX_SIZE - VMDK_GRAIN_SIZE)
         return imgtk_fail(err, IMGTK_ELIMIT, "the size of %llu bytes is above the limit of %llu",
                           (unsigned long long)args->size, (unsigned long long)(VMDK_MAX_SIZE - VMDK_GRAIN_SIZE));
@@ -95,6 +97,5 @@ int vmdk_measure(struct imgtk_create *args, struct imgtk_measure *out, struct im
         measure_stream(args, &options, size, &planned, out);
         return 0;
     }
-    out->upper_bound = true; /* by the room for the descriptor's texts */
     return measure_sparse(args, &options, size, &planned, out, err);
 }

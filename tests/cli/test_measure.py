@@ -1,6 +1,7 @@
 """imgtk measure tells what qemu-img tells, for more formats, and what convert then makes."""
 import json
 import os
+import random
 
 import pytest
 
@@ -19,7 +20,7 @@ def folder(tmp_path, monkeypatch):
 SAME = [
     "-O qcow2 a.raw", "-O raw a.qcow2", "-O qcow2 a.qcow2", "a.raw", "-O qcow2 top.qcow2", "-f raw -O qcow2 a.qcow2",
     "--size 10G", "--size 10G -O qcow2", "-O qcow2 -o cluster_size=4k --size 1G", "-O qcow2 -o cluster_size=2M a.raw",
-    "-O qcow2 -o preallocation=full a.raw", "-O qcow2 -o refcount_bits=64,cluster_size=512 a.raw",
+    "-O qcow2 -o preallocation=full a.raw", "-O qcow2 -o refcount_bits=64,cluster_size=4k a.raw",
     "-O qcow2 -o extended_l2=on --size 1T", "-O qcow2 --size 0", "-O qcow2 -o compat=0.10 a.qcow2",
 ]
 
@@ -41,6 +42,23 @@ def test_convert_makes_what_was_measured(folder, fmt):
         assert size == told["required"]
     if fmt == "qcow2":
         assert told["required"] - size <= 2 * 65536
+
+
+@pytest.mark.parametrize("words", ["qcow2 -o preallocation=metadata", "qcow2 -o cluster_size=512,refcount_bits=64",
+                                   "qcow2 -o cluster_size=512,refcount_bits=64,preallocation=metadata",
+                                   "vmdk -o subformat=monolithicFlat", "vmdk -o subformat=streamOptimized"])
+def test_never_less_than_convert_makes(tmp_path, words):
+    disk = make_raw(tmp_path / "full.raw", 5 * MIB, [(0, random.Random(1).randbytes(5 * MIB))])
+    told = json.loads(imgtk("measure", "--output=json", "-O", *words.split(), disk).out)
+    (tmp_path / "out").mkdir()
+    imgtk("convert", "-O", *words.split(), disk, tmp_path / "out/image")
+    size = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert size <= told["required"] == told["fully-allocated"] and told["required"] - size <= size // 100
+    assert told.get("upper-bound", False) == words.startswith("vmdk")
+
+
+def test_what_cannot_be_made_is_not_measured(tmp_path):
+    imgtk_fails("measure", "-O", "vmdk", "--size", "0", match="cannot have a size of 0")
 
 
 def test_compressed_is_an_upper_bound(folder):

@@ -440,11 +440,11 @@ static void sizes_are_those_of_qemu_img_measure(void **state)
     static const struct {
         const char *options;
         uint64_t size, required, fully_allocated;
-    } rows[] = { /* qemu-img measure -O qcow2 -o OPTIONS --size SIZE */
+    } rows[] = { /* qemu-img measure -O qcow2 -o OPTIONS --size SIZE; more where the refcount table has to move */
         { "", 0, 196608, 196608 },
         { "", UINT64_C(1) << 30, 393216, 1074135040 },
-        { "", UINT64_C(1) << 44, 2684944384, UINT64_C(17594870988800) },
-        { "cluster_size=512,refcount_bits=64", 10 << 20, 339456, 10825216 },
+        { "", UINT64_C(1) << 44, 2685009920, UINT64_C(17594871054336) },
+        { "cluster_size=512,refcount_bits=64", 10 << 20, 339968, 10825728 },
         { "cluster_size=2M,extended_l2=on", UINT64_C(100) << 30, 10485760, UINT64_C(107384668160) },
         { "refcount_bits=1", UINT64_C(1) << 40, 136577024, UINT64_C(1099648204800) },
     };
