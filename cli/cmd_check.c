@@ -22,7 +22,8 @@ static const struct cli_option options[] = {
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
     { '\0', "output", CLI_TEXT, FIELD(output), "human|json", "how to print the result (human)" },
     { 'r', "repair", CLI_TEXT, FIELD(repair), "leaks|all", "repair leaked clusters, or all that can be repaired" },
-    { 'T', "source-cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
+    { 'T', "cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
+    { '\0', "source-cache", CLI_ACCEPTED, 0, "MODE", NULL },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
     CLI_COMMON_OPTIONS
 };

@@ -23,15 +23,15 @@ static const struct cli_option options[] = {
     { '\0', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT",
       "format of the backing file where the image does not record it" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
-    { 'b', NULL, CLI_TEXT, FIELD(base), "BASE",
+    { 'b', "base", CLI_TEXT, FIELD(base), "BASE",
       "commit into that file of the backing chain (the image's own backing file); implies -d" },
-    { 'd', NULL, CLI_FLAG, FIELD(keep), NULL, "do not empty the image afterwards" },
+    { 'd', "drop", CLI_FLAG, FIELD(keep), NULL, "do not empty the image afterwards" },
     { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
     { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
       "show progress, or write it to a file descriptor for a program" },
     { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
       "what a program gets: lines 'N/100' (the default), or JSON objects" },
-    { 'r', NULL, CLI_ACCEPTED, 0, "RATE", "accepted for qemu-img's sake, without effect" },
+    { 'r', "rate", CLI_ACCEPTED, 0, "RATE", "accepted for qemu-img's sake, without effect" },
     { 't', "cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake; imgtk syncs where the order matters" },
     CLI_COMMON_OPTIONS
 };

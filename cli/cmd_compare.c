@@ -31,7 +31,8 @@ static const struct cli_option options[] = {
       "show progress, or write it to a file descriptor for a program" },
     { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
       "what a program gets: lines 'N/100' (the default), or JSON objects" },
-    { 'T', "source-cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
+    { 'T', "cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
+    { '\0', "source-cache", CLI_ACCEPTED, 0, "MODE", NULL },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
     CLI_COMMON_OPTIONS
 };

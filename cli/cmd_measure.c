@@ -19,7 +19,8 @@ struct values {
 #define FIELD(name) offsetof(struct values, name)
 
 static const struct cli_option options[] = {
-    { 'f', "source-format", CLI_TEXT, FIELD(format), "FMT", "format of the source (by its content)" },
+    { 'f', "format", CLI_TEXT, FIELD(format), "FMT", "format of the source (by its content)" },
+    { '\0', "source-format", CLI_TEXT, FIELD(format), "FMT", NULL },
     { '\0', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT",
       "format of the source's backing file where the source does not record it" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
@@ -34,14 +35,31 @@ static const struct cli_option options[] = {
     CLI_COMMON_OPTIONS
 };
 
+static int tells_old_version(void *context, const struct imgtk_info_value *value)
+{
+    (void)context;
+    return value->key && strcmp(value->key, "compat") == 0 && strcmp(value->text, "0.10") == 0;
+}
+
+/* Version 2 of qcow2 knows no bitmaps. */
+static bool can_have_bitmaps(const struct imgtk_layer *layer)
+{
+    struct imgtk_layer_info about = { 0 };
+    if (strcmp(layer->driver->name, "qcow2") != 0 || imgtk_layer_describe(layer, &about, NULL))
+        return false;
+    bool old = imgtk_info_members(about.specific, NULL, tells_old_version, NULL) != 0;
+    imgtk_info_free(about.specific);
+    imgtk_info_free(about.snapshots);
+    return !old;
+}
+
 /* qemu-img tells what bitmaps would take where both images can have them; convert copies none. */
 static bool has_bitmaps(const struct imgtk_image *image, const struct target *target)
 {
     const char *compat = imgtk_opts_text(target->parsed, "compat");
     if (compat && (strcmp(compat, "0.10") == 0 || strcmp(compat, "v2") == 0))
         return false;
-    return image && strcmp(target->driver->name, "qcow2") == 0 &&
-           strcmp(imgtk_image_layer(image, 0)->driver->name, "qcow2") == 0;
+    return image && strcmp(target->driver->name, "qcow2") == 0 && can_have_bitmaps(imgtk_image_layer(image, 0));
 }
 
 static void print_human(const struct imgtk_measure *measure, bool bitmaps)

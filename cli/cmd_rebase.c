@@ -27,7 +27,7 @@ static const struct cli_option options[] = {
     { 'F', "backing-format", CLI_TEXT, FIELD(backing_format), "FMT", "format of the new backing file" },
     { '\0', "old-backing-format", CLI_TEXT, FIELD(old_backing_format), "FMT",
       "format of the present backing file where the image does not record it" },
-    { 'u', NULL, CLI_FLAG, FIELD(unsafe), NULL,
+    { 'u', "backing-unsafe", CLI_FLAG, FIELD(unsafe), NULL,
       "change the recorded name alone: neither backing file is opened, and the disk may read differently" },
     { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
     { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
@@ -35,7 +35,8 @@ static const struct cli_option options[] = {
     { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
       "what a program gets: lines 'N/100' (the default), or JSON objects" },
     { 't', "cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake; imgtk syncs where the order matters" },
-    { 'T', "source-cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
+    { 'T', "backing-cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
+    { '\0', "source-cache", CLI_ACCEPTED, 0, "MODE", NULL },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
     CLI_COMMON_OPTIONS
 };

@@ -18,11 +18,11 @@ struct values {
 #define FIELD(name) offsetof(struct values, name)
 
 static const struct cli_option options[] = {
-    { 'l', NULL, CLI_FLAG, FIELD(list), NULL, "list the snapshots (the default)" },
-    { 'c', NULL, CLI_TEXT, FIELD(create), "NAME", "create a snapshot of the disk as it is" },
-    { 'a', NULL, CLI_TEXT, FIELD(apply), "SNAPSHOT",
+    { 'l', "list", CLI_FLAG, FIELD(list), NULL, "list the snapshots (the default)" },
+    { 'c', "create", CLI_TEXT, FIELD(create), "NAME", "create a snapshot of the disk as it is" },
+    { 'a', "apply", CLI_TEXT, FIELD(apply), "SNAPSHOT",
       "make the disk what it was in that snapshot; what it is now is lost" },
-    { 'd', NULL, CLI_TEXT, FIELD(delete), "SNAPSHOT", "delete that snapshot" },
+    { 'd', "delete", CLI_TEXT, FIELD(delete), "SNAPSHOT", "delete that snapshot" },
     { 'f', "format", CLI_TEXT, FIELD(format), "FMT", "format of the image (by its content)" },
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL, "FILE is given as driver=FMT,file.filename=NAME,..." },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },

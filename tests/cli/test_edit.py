@@ -194,3 +194,21 @@ def test_started_as_qemu_img(image, tmp_path):
     link.symlink_to(IMGTK)
     assert execute([link, "resize", image, "+1M"], env=environment()).out == "Image resized.\n"
     assert execute([link, "commit", image], code=1).err == "qemu-img: Image does not have a backing file\n"
+
+
+def test_long_options_of_qemu_img(tmp_path):
+    top, base = make_overlay(tmp_path)
+    before = digest(top)
+    imgtk("commit", "--drop", "--rate", "1M", top)
+    imgtk("commit", "--base", base, top)
+    assert digest(top) == before
+    imgtk("snapshot", "--create", "s", base)
+    assert imgtk("snapshot", "--list", base).out.splitlines()[2].split()[1] == "s"
+    imgtk("snapshot", "--apply", "s", base)
+    imgtk("snapshot", "--delete", "s", base)
+    assert imgtk("snapshot", base).out == ""
+    imgtk("rebase", "--backing-unsafe", "--backing", "nx", "--backing-format", "raw", "--backing-cache", "none", top)
+    assert "backing file: nx" in imgtk("info", top).out
+    imgtk("check", "--cache", "none", top)
+    imgtk("compare", "--cache", "none", base, base)
+    assert "required size" in imgtk("measure", "--format", "qcow2", base).out

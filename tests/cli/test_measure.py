@@ -13,6 +13,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_raw("a.raw", 10 * MIB, [(MIB, compressible(MIB)), (5 * MIB, compressible(300 * KIB, seed=2))])
     qemu_img("convert", "-O", "qcow2", "a.raw", "a.qcow2")
+    qemu_img("convert", "-O", "qcow2", "-o", "compat=0.10", "a.raw", "old.qcow2")
     make_image("top.qcow2", None, backing="a.qcow2", backing_fmt="qcow2", writes=["write 8M 64k"])
     return tmp_path
 
@@ -22,6 +23,7 @@ SAME = [
     "--size 10G", "--size 10G -O qcow2", "-O qcow2 -o cluster_size=4k --size 1G", "-O qcow2 -o cluster_size=2M a.raw",
     "-O qcow2 -o preallocation=full a.raw", "-O qcow2 -o refcount_bits=64,cluster_size=4k a.raw",
     "-O qcow2 -o extended_l2=on --size 1T", "-O qcow2 --size 0", "-O qcow2 -o compat=0.10 a.qcow2",
+    "-O qcow2 old.qcow2",
 ]
 
 
