@@ -12,7 +12,7 @@
 #define WIDTH_MAX 100u
 #define WIDTH_MIN 50u
 
-/* Prints words wrapped at the terminal's width, each line but the first, where the cursor is already, from `indent` on. */
+/* Prints words, wrapped at the terminal's width; each line begins at `indent`, where the cursor is already. */
 static void print_wrapped(const char *text, int indent)
 {
     size_t width = cli_terminal_width(stdout, WIDTH_MAX), start = (size_t)indent, column = start;
@@ -49,9 +49,11 @@ void help_print_program(const struct cli *cli)
            "  %s convert -c -O qcow2 disk.vmdk disk.qcow2\n"
            "  %s info disk.qcow2\n"
            "  %s map --output=json disk.qcow2\n"
-           "  %s create -f qcow2 disk.qcow2 20G\n\n", name, name, name, name, name);
+           "  %s create -f qcow2 disk.qcow2 20G\n\n",
+           name, name, name, name, name);
     printf("'%s help COMMAND' lists a command's options, '%s --version' the version.\n"
-           "Exit codes: 0 success, 1 failure; 'check' and 'compare' have more.\n", name, name);
+           "Exit codes: 0 success, 1 failure; 'check' and 'compare' have more.\n",
+           name, name);
 }
 
 /* ---- Options -------------------------------------------------------------- */

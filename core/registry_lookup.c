@@ -83,33 +83,38 @@ static const char *format_of_package(const char *name)
     return NULL;
 }
 
-static int unknown_format(const struct registry *registry, const char *name, struct imgtk_error *err)
+/* The installed formats as candidates, and as a list; how many there are. */
+static size_t list_installed(const struct registry *registry, const char **names, char *list, size_t size)
 {
-    const char *names[MAX_MODULES + PACKAGED_COUNT + 1];
-    char installed[512] = "";
     size_t count = 0;
     for (size_t i = 0; i < registry->entry_count; i++) {
         const struct imgtk_driver *driver = registry->entries[i]->public.driver;
         if (!driver)
             continue;
-        append_name(installed, sizeof(installed), driver->name);
+        append_name(list, size, driver->name);
         names[count++] = driver->name;
     }
+    return count;
+}
+
+static int unknown_format(const struct registry *registry, const char *name, struct imgtk_error *err)
+{
+    const char *names[MAX_MODULES + PACKAGED_COUNT + 1];
+    char installed[512] = "", hint[128] = "", package[128] = "";
+    size_t count = list_installed(registry, names, installed, sizeof(installed));
     for (size_t i = 0; i < PACKAGED_COUNT; i++)
         names[count++] = packaged[i].format;
     names[count] = NULL;
     const char *format = format_of_package(name), *near = imgtk_nearest_word(name, names);
+    bool plain = name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789")] == '\0';
     if (format)
-        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%s': install imgtk-format-%s (installed: %s)", name,
-                          format, installed);
-    if (near)
-        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s'; did you mean '%s'? (installed: %s)", name,
-                          near, installed);
-    if (name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789")] != '\0')
-        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s' (installed: %s)", name, installed);
-    return imgtk_fail(err, IMGTK_ENOTFOUND,
-                      "Unknown file format '%.60s' (installed: %s; another one would be in a package imgtk-format-%.60s)",
-                      name, installed, name);
+        snprintf(hint, sizeof(hint), ": install imgtk-format-%s", format);
+    else if (near)
+        snprintf(hint, sizeof(hint), "; did you mean '%s'?", near);
+    else if (plain)
+        snprintf(package, sizeof(package), "; another one would be in a package imgtk-format-%.60s", name);
+    return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown file format '%.60s'%s (installed: %s%s)", name, hint, installed,
+                      package);
 }
 
 int imgtk_driver_find(struct imgtk_context *context, const char *name, const struct imgtk_driver **out,
@@ -227,8 +232,8 @@ static int unknown_digest(struct registry *registry, const char *name, const str
     names[count] = NULL;
     const char *near = imgtk_nearest_word(name, names);
     if (near)
-        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%.60s'; did you mean '%s'? (installed: %s)", name, near,
-                          known);
+        return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%.60s'; did you mean '%s'? (installed: %s)", name,
+                          near, known);
     return imgtk_fail(err, IMGTK_ENOTFOUND, "Unknown digest '%.60s' (installed: %s)", name, *known ? known : "none");
 }
 
