@@ -279,13 +279,17 @@ def damage_in_many_tables(path):
     return image.write()
 
 
+def with_workers(folder, count):
+    (folder / "imgtk.yaml").write_text(f"workers: {count}\n")
+    return environment(IMGTK_CONFIG=folder / "imgtk.yaml")
+
+
 @pytest.mark.threads
 def test_any_number_of_workers_finds_the_same(tmp_path):
     path = damage_in_many_tables(tmp_path / "a.qcow2")
     results = []
     for workers in (1, 2, 7):
-        (tmp_path / "imgtk.yaml").write_text(f"workers: {workers}\n")
-        result = imgtk("check", path, code=2, env=environment(IMGTK_CONFIG=tmp_path / "imgtk.yaml"))
+        result = imgtk("check", path, code=2, env=with_workers(tmp_path, workers))
         results.append((result.out, result.err))
     assert results[1:] == results[:1] * 2
     assert len(results[0][1].splitlines()) > 500
@@ -294,11 +298,11 @@ def test_any_number_of_workers_finds_the_same(tmp_path):
 @pytest.mark.unsanitized
 def test_memory_of_a_large_disk(tmp_path):
     """Half a byte for each of the clusters: here there are four million, of a disk of 256 GiB."""
-    path = tmp_path / "a.qcow2"
-    small = peak_memory("check", make_image(path, MIB))
-    path.unlink()
-    qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, TIB // 4)
-    assert peak_memory("check", path) < small + 12 * MIB
+    env = with_workers(tmp_path, 2)
+    imgtk("create", "-q", "-f", "qcow2", tmp_path / "small", MIB)
+    imgtk("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", tmp_path / "large", TIB // 4)
+    small, large = (peak_memory("check", tmp_path / name, env=env) for name in ("small", "large"))
+    assert large < small + 4 * MIB
 
 
 # ---- Tables outside the file -------------------------------------------------------------------
