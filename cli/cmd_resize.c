@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <imgtk/edit.h>
 #include <stdio.h>
 #include <string.h>
@@ -75,14 +76,18 @@ static int resize(struct cli *cli, struct imgtk_image *image, const char *text, 
     return CLI_OK;
 }
 
-/* The size comes last, so that "-1G" is not taken for options. */
-static const char *take_size(int *argc, char **argv)
+/* "-1G" would be taken for options, wherever it stands. */
+static const char *take_negative_size(int *argc, char **argv)
 {
-    const char *last = argv[*argc - 1];
-    if (*argc < 3 || strcmp(last, "-h") == 0 || strcmp(last, "--help") == 0)
-        return NULL;
-    (*argc)--;
-    return last;
+    for (int i = *argc - 1; i > 0; i--) {
+        if (argv[i][0] != '-' || !isdigit((unsigned char)argv[i][1]))
+            continue;
+        const char *size = argv[i];
+        (*argc)--;
+        memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof argv[0]);
+        return size;
+    }
+    return NULL;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -90,14 +95,14 @@ static int run(struct cli *cli, int argc, char **argv)
     struct values values = { 0 };
     struct source source = { 0 };
     struct imgtk_image *image = NULL;
-    const char *size = take_size(&argc, argv);
+    const char *size = take_negative_size(&argc, argv);
     int code, allocation, first = cli_parse(cli, &cli_resize_command, argc, argv, &values, &code);
     if (first < 0)
         return code;
-    if (!size || argc - first < 1)
-        return cli_usage_error(cli, "Not enough arguments");
-    if (argc - first > 1)
+    if (argc - first != (size ? 1 : 2))
         return cli_usage_error(cli, "Expecting image file name and size");
+    if (!size)
+        size = argv[first + 1];
     if (!parse_preallocation(values.preallocation, &allocation))
         return cli_error(cli, "Invalid preallocation mode '%s'", values.preallocation);
     code = cli_start(cli, &values.common);

@@ -36,6 +36,16 @@ def test_sizes(image, size, expected):
     assert imgtk("resize", "-q", image, "+0").out == ""
 
 
+def test_the_size_may_stand_anywhere_behind_the_file(image):
+    for words, size in (((image, "2M", "-q"), 2), (("-q", image, "+1M", "--preallocation=off"), 3),
+                        (("--shrink", image, "-1M"), 2), (("-q", "--shrink", "--", image, "-512k"), 1.5),
+                        ((image, "-512k", "--shrink", "-f", "qcow2"), 1)):
+        imgtk("resize", *words)
+        assert size_of(image) == size * MIB
+    for words in ((image, "-1M", "2M"), ("-1M",), (image,), (image, "2M", "3M")):
+        assert "Expecting image file name and size" in imgtk("resize", *words, code=1).err
+
+
 def test_shrinking_must_be_asked_for(image):
     before = digest(image)
     for size in ("-512k", "64k"):
