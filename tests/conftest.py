@@ -1,6 +1,9 @@
 """Options of the Python tests."""
 import signal
+import subprocess
 import zlib
+
+import pytest
 
 
 def pytest_configure(config):
@@ -13,6 +16,25 @@ def pytest_configure(config):
 def pytest_addoption(parser):
     parser.addoption("--sample", type=int, default=1, metavar="N",
                      help="of the cases of a parametrized test run the first and one in N, the same ones every time")
+
+
+@pytest.fixture(scope="session")
+def fill(tmp_path_factory):
+    """
+    fill(folder, make): puts into the folder what make(place) makes. That runs once and is copied from then on, holes
+    included, since a copy takes less than one start of qemu-img.
+    """
+    places = {}
+
+    def copy(folder, make):
+        if make not in places:
+            place = tmp_path_factory.mktemp(make.__name__)
+            make(place)
+            places[make] = place
+        subprocess.run(["cp", "-a", f"{places[make]}/.", folder], check=True)
+        return folder
+
+    return copy
 
 
 def pytest_collection_modifyitems(config, items):

@@ -8,18 +8,15 @@ from imgtk_test import (IMGTK, KIB, MIB, TIB, allocated, compressible, environme
                         make_image, make_raw, qemu_img, qemu_io, tool)
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The same disk as a.raw, a.qcow2 and packed.qcow2, and others that differ from it."""
-    monkeypatch.chdir(tmp_path)
-    make_raw("a.raw", 10 * MIB, [(MIB, compressible(MIB)), (5 * MIB, compressible(300 * KIB, seed=2))])
-    qemu_img("convert", "-O", "qcow2", "a.raw", "a.qcow2")
-    qemu_img("convert", "-c", "-O", "qcow2", "a.raw", "packed.qcow2")
+def make_disks(folder):
+    make_raw(folder / "a.raw", 10 * MIB, [(MIB, compressible(MIB)), (5 * MIB, compressible(300 * KIB, seed=2))])
+    qemu_img("convert", "-O", "qcow2", folder / "a.raw", folder / "a.qcow2")
+    qemu_img("convert", "-c", "-O", "qcow2", folder / "a.raw", folder / "packed.qcow2")
     for name, size, offset in [("data.raw", 10, 5 * MIB + 70000), ("hole.raw", 10, 8 * MIB + 300),
                                ("both.raw", 10, MIB + 5000), ("longer.raw", 12, None),
                                ("beyond.raw", 12, 11 * MIB + 700)]:
-        shutil.copyfile("a.raw", name)
-        with open(name, "r+b") as file:
+        shutil.copyfile(folder / "a.raw", folder / name)
+        with open(folder / name, "r+b") as file:
             file.truncate(size * MIB)
             if offset is not None:
                 file.seek(offset)
@@ -27,6 +24,12 @@ def folder(tmp_path, monkeypatch):
             if name == "both.raw":
                 file.seek(8 * MIB)
                 file.write(b"\1")
+
+
+@pytest.fixture
+def folder(tmp_path, fill, monkeypatch):
+    """The same disk as a.raw, a.qcow2 and packed.qcow2, and others that differ from it."""
+    monkeypatch.chdir(fill(tmp_path, make_disks))
     return tmp_path
 
 
@@ -51,7 +54,7 @@ def test_as_qemu_img(folder, words, strict):
 def test_strict(folder):
     assert imgtk("compare", "-s", "a.qcow2", "packed.qcow2", code=1).out == \
         "Strict mode: Offset 1048576 block status mismatch!\n"
-    shutil.copyfile("a.qcow2", "copy.qcow2")
+    execute(["cp", "a.qcow2", "copy.qcow2"])  # with its holes
     assert imgtk("compare", "-s", "a.qcow2", "copy.qcow2").out == "Images are identical.\n"
     assert imgtk("compare", "--strict", "a.raw", "longer.raw", code=1).out == "Strict mode: Image size mismatch!\n"
 

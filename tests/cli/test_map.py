@@ -8,14 +8,18 @@ from imgtk_test import KIB, MIB, TIB, imgtk, imgtk_fails, make_image, make_raw, 
 WRITES = ["write 1M 64k", "write 2M 128k", "write -z 4M 64k", "write 5M 4k"]
 
 
+def make_chain(folder):
+    make_image(folder / "base.qcow2", 10 * MIB, writes=WRITES)
+    make_image(folder / "top.qcow2", None, backing="base.qcow2", backing_fmt="qcow2",
+               writes=["write 1M 64k", "write -z 2M 64k"])
+    qemu_img("convert", "-c", "-O", "qcow2", folder / "top.qcow2", folder / "packed.qcow2")
+    make_raw(folder / "disk.raw", 3 * MIB, [(MIB, b"x" * 64 * KIB), (2 * MIB, b"y" * 4096)])
+
+
 @pytest.fixture
-def chain(tmp_path, monkeypatch):
+def chain(tmp_path, fill, monkeypatch):
     """base.qcow2, top.qcow2 over it, packed.qcow2 (compressed) and disk.raw, in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    make_image("base.qcow2", 10 * MIB, writes=WRITES)
-    make_image("top.qcow2", None, backing="base.qcow2", backing_fmt="qcow2", writes=["write 1M 64k", "write -z 2M 64k"])
-    qemu_img("convert", "-c", "-O", "qcow2", "top.qcow2", "packed.qcow2")
-    make_raw("disk.raw", 3 * MIB, [(MIB, b"x" * 64 * KIB), (2 * MIB, b"y" * 4096)])
+    monkeypatch.chdir(fill(tmp_path, make_chain))
     return tmp_path
 
 

@@ -8,13 +8,16 @@ import pytest
 from imgtk_test import KIB, MIB, compressible, imgtk, imgtk_fails, make_image, make_raw, qemu_img
 
 
+def make_disks(folder):
+    make_raw(folder / "a.raw", 10 * MIB, [(MIB, compressible(MIB)), (5 * MIB, compressible(300 * KIB, seed=2))])
+    qemu_img("convert", "-O", "qcow2", folder / "a.raw", folder / "a.qcow2")
+    qemu_img("convert", "-O", "qcow2", "-o", "compat=0.10", folder / "a.raw", folder / "old.qcow2")
+    make_image(folder / "top.qcow2", None, backing="a.qcow2", backing_fmt="qcow2", writes=["write 8M 64k"])
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    make_raw("a.raw", 10 * MIB, [(MIB, compressible(MIB)), (5 * MIB, compressible(300 * KIB, seed=2))])
-    qemu_img("convert", "-O", "qcow2", "a.raw", "a.qcow2")
-    qemu_img("convert", "-O", "qcow2", "-o", "compat=0.10", "a.raw", "old.qcow2")
-    make_image("top.qcow2", None, backing="a.qcow2", backing_fmt="qcow2", writes=["write 8M 64k"])
+def folder(tmp_path, fill, monkeypatch):
+    monkeypatch.chdir(fill(tmp_path, make_disks))
     return tmp_path
 
 

@@ -29,9 +29,8 @@ def images(tmp_path_factory):
 def run(line, images, folder):
     """Runs one side of a row where the images that it names are, and base.qcow2."""
     folder.mkdir()
-    for image in images.iterdir():
-        if image.name in f"{line} base.qcow2" or "nbd://" in line:
-            subprocess.run(["cp", "--sparse=always", image, folder], check=True)
+    named = [image for image in images.iterdir() if image.name in f"{line} base.qcow2" or "nbd://" in line]
+    subprocess.run(["cp", "--sparse=always", *named, folder], check=True)
     line = re.sub(r"^imgtk ", f"{IMGTK} ", line)
     if "nbd://localhost" in line:
         line = f"nbdkit -U - file served.raw --run '{line.replace('nbd://localhost', '$uri')}'"

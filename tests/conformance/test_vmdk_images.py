@@ -125,13 +125,16 @@ def test_half_a_parent_is_an_error(tmp_path, parent, parent_cid):
 
 # ---- Damage --------------------------------------------------------------------------------------------------------
 
-@pytest.fixture
-def sparse(tmp_path):
-    """A monolithicSparse image of 80 MiB with data in all three grain tables; good.raw has its disk."""
-    image = make_image(tmp_path / "disk.vmdk", "80M", "vmdk",
+def make_sparse(folder):
+    image = make_image(folder / "disk.vmdk", "80M", "vmdk",
                        writes=["write -P 1 0 1M", "write -P 2 40M 70k", "write -P 3 79M 1M"])
-    qemu_img("convert", "-O", "raw", image, tmp_path / "good.raw")
-    return image
+    qemu_img("convert", "-O", "raw", image, folder / "good.raw")
+
+
+@pytest.fixture
+def sparse(tmp_path, fill):
+    """A monolithicSparse image of 80 MiB with data in all three grain tables; good.raw has its disk."""
+    return fill(tmp_path, make_sparse) / "disk.vmdk"
 
 
 def assert_repaired(tmp_path, image):
@@ -230,13 +233,16 @@ def test_truncated_sparse(tmp_path, sparse):
     fails_to_read(tmp_path, sparse, "grain")
 
 
-@pytest.fixture
-def stream(tmp_path):
-    """A streamOptimized image of 70 MiB with data in all three grain tables; source.raw has its disk."""
+def make_stream(folder):
     parts = [(0, compressible(MIB)), (40 * MIB, os.urandom(300 * KIB)), (69 * MIB, compressible(MIB, 2))]
-    raw = make_raw(tmp_path / "source.raw", 70 * MIB, parts)
-    imgtk("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, tmp_path / "stream.vmdk")
-    return tmp_path / "stream.vmdk"
+    raw = make_raw(folder / "source.raw", 70 * MIB, parts)
+    imgtk("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, folder / "stream.vmdk")
+
+
+@pytest.fixture
+def stream(tmp_path, fill):
+    """A streamOptimized image of 70 MiB with data in all three grain tables; source.raw has its disk."""
+    return fill(tmp_path, make_stream) / "stream.vmdk"
 
 
 @pytest.mark.deflate

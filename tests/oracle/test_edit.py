@@ -210,8 +210,8 @@ def make_bases(folder):
     *(("plain", new) for new in ("b.qcow2", "short.qcow2", "long.qcow2", "r.raw", "above.qcow2", "")),
     *((layout, new) for layout in ("v2", "tiny", "subclusters", "bits64") for new in ("b.qcow2", "")),
 ])
-def test_rebase(tmp_path, layout, new):
-    make_bases(tmp_path)
+def test_rebase(tmp_path, fill, layout, new):
+    fill(tmp_path, make_bases)
     for name in ("ours", "theirs"):
         make_image(tmp_path / name, SIZE, options=LAYOUTS[layout], backing="a.qcow2", backing_fmt="qcow2",
                    writes=["write -P 4 100k 100k"] + (["write -z 900k 30k"] if layout != "v2" else []))
@@ -224,8 +224,8 @@ def test_rebase(tmp_path, layout, new):
     assert backing_of(tmp_path / "ours") == backing_of(tmp_path / "theirs")
 
 
-def test_rebase_to_the_grandparent(tmp_path):
-    make_bases(tmp_path)
+def test_rebase_to_the_grandparent(tmp_path, fill):
+    fill(tmp_path, make_bases)
     image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="above.qcow2", backing_fmt="qcow2",
                        writes=["write -P 7 0 4k"])
     shutil.copy(image, tmp_path / "before")
@@ -258,8 +258,8 @@ def test_rebase_beside_a_common_base(tmp_path, compress):
     assert image.stat().st_size < MIB
 
 
-def test_rebase_of_the_name_alone(tmp_path):
-    make_bases(tmp_path)
+def test_rebase_of_the_name_alone(tmp_path, fill):
+    fill(tmp_path, make_bases)
     image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="a.qcow2", backing_fmt="qcow2",
                        writes=["write -P 7 0 4k"])
     size = image.stat().st_size
@@ -274,8 +274,8 @@ def test_rebase_of_the_name_alone(tmp_path):
     assert backing_of(image)[0] is None
 
 
-def test_names_of_features_make_room(tmp_path):
-    make_bases(tmp_path)
+def test_names_of_features_make_room(tmp_path, fill):
+    fill(tmp_path, make_bases)
     image = make_image(tmp_path / "o.qcow2", 2 * MIB, options="cluster_size=512")
     imgtk("rebase", "-b", "b.qcow2", "-F", "qcow2", image)
     assert_sound(image)
@@ -285,8 +285,8 @@ def test_names_of_features_make_room(tmp_path):
     assert digest(image) == before
 
 
-def test_rebase_onto_its_own_overlay_is_refused(tmp_path):
-    make_bases(tmp_path)
+def test_rebase_onto_its_own_overlay_is_refused(tmp_path, fill):
+    fill(tmp_path, make_bases)
     before = digest(tmp_path / "a.qcow2")
     imgtk_fails("rebase", "-b", "above.qcow2", "-F", "qcow2", tmp_path / "a.qcow2", match="overlay of the image itself")
     assert digest(tmp_path / "a.qcow2") == before
@@ -366,8 +366,8 @@ def test_commit_into_compressed_clusters(tmp_path):
     assert_same_disk(tmp_path / "base", tmp_path / "before")
 
 
-def test_commit_into_a_deeper_layer(tmp_path):
-    make_bases(tmp_path)
+def test_commit_into_a_deeper_layer(tmp_path, fill):
+    fill(tmp_path, make_bases)
     top = make_image(tmp_path / "top.qcow2", 2 * MIB, backing="above.qcow2", backing_fmt="qcow2",
                      writes=["write -P 7 0 4k"])
     qemu_img("convert", "-O", "qcow2", top, tmp_path / "before")
@@ -508,8 +508,8 @@ def test_bitmaps_record_that_a_snapshot_was_applied(tmp_path):
     qemu_img("bitmap", "--disable", image, "b")
 
 
-def test_bitmaps_survive_a_new_backing_file(tmp_path):
-    make_bases(tmp_path)
+def test_bitmaps_survive_a_new_backing_file(tmp_path, fill):
+    fill(tmp_path, make_bases)
     image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="a.qcow2", backing_fmt="qcow2")
     qemu_img("bitmap", "--add", image, "b")
     rows = imgtk("bitmap", "--output=json", image).out

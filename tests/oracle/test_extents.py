@@ -167,11 +167,15 @@ def test_mixed_formats_in_one_chain(tmp_path):
 
 # ---- Parts and other forms -----------------------------------------------------
 
+def make_chain(folder):
+    make_image(folder / "base", 8 * CLUSTER, writes=[f"write -P 1 0 {5 * CLUSTER}"])
+    over(folder / "top", 10 * CLUSTER, "base", writes=[f"write -P 2 {CLUSTER} {CLUSTER}",
+                                                       f"write -z {3 * CLUSTER} {CLUSTER}"])
+
+
 @pytest.fixture
-def chain(tmp_path):
-    make_image(tmp_path / "base", 8 * CLUSTER, writes=[f"write -P 1 0 {5 * CLUSTER}"])
-    return over(tmp_path / "top", 10 * CLUSTER, "base", writes=[f"write -P 2 {CLUSTER} {CLUSTER}",
-                                                               f"write -z {3 * CLUSTER} {CLUSTER}"])
+def chain(tmp_path, fill):
+    return fill(tmp_path, make_chain) / "top"
 
 
 @pytest.mark.parametrize("start", [0, 512, CLUSTER, CLUSTER + 4096, 9 * CLUSTER, 10 * CLUSTER - 512])

@@ -31,16 +31,19 @@ class Image:
         return self.path
 
 
-@pytest.fixture
-def mixed(tmp_path):
-    """A small image with plain, compressed, zero and unallocated clusters, and a snapshot."""
-    raw = make_raw(tmp_path / "disk.raw", 200 * KIB, [(0, compressible(100 * KIB)), (150 * KIB, b"\7" * 4096)])
-    path = tmp_path / "a.qcow2"
+def make_mixed(folder):
+    raw = make_raw(folder / "disk.raw", 200 * KIB, [(0, compressible(100 * KIB)), (150 * KIB, b"\7" * 4096)])
+    path = folder / "a.qcow2"
     qemu_img("convert", "-c", "-O", "qcow2", "-o", "cluster_size=4k", raw, path)
     qemu_io(path, "write -P 1 8k 6k", "write -P 2 40k 512", "write -z 60k 8k", "write -P 9 180k 20k")
     qemu_img("snapshot", "-c", "snap", path)
     qemu_io(path, "write -P 3 0 5k")
-    return path
+
+
+@pytest.fixture
+def mixed(tmp_path, fill):
+    """A small image with plain, compressed, zero and unallocated clusters, and a snapshot."""
+    return fill(tmp_path, make_mixed) / "a.qcow2"
 
 
 def plain(tmp_path, options="cluster_size=4k", size=MIB):
