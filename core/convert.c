@@ -7,6 +7,7 @@
 #include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "resume.h"
+#include "slots.h"
 
 #define ITEM_SIZE (2u << 20)
 #define ZERO_GRANULE 4096u
@@ -20,7 +21,7 @@ static unsigned choose_workers(const struct conversion *conversion)
     const struct imgtk_convert *job = conversion->job;
     unsigned workers = job->workers ? job->workers : imgtk_context_workers(conversion->context);
     /* One more than there are CPUs: while one waits for its turn to write, the others keep every CPU busy. */
-    if (!job->workers && !conversion->context->config.workers)
+    if (!job->workers && !conversion->context->config.workers && !conversion->target.one_writer)
         workers++;
     for (size_t i = 0; !job->workers && i < job->source_count; i++)
         if (image_workers(job->sources[i]) > workers)
@@ -108,8 +109,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
     status = target_create(conversion->context, &request, &conversion->target, err);
     if (status)
         return status;
-    if (!(conversion->target.driver->flags & IMGTK_DRIVER_PARALLEL))
-        conversion->workers = 1;
+    conversion->workers = conversion->target.driver->flags & IMGTK_DRIVER_PARALLEL ? choose_workers(conversion) : 1;
     conversion->progress = (struct imgtk_progress){ .phase = "copy",
                                                     .total = conversion->source.size * (job->verify ? 2 : 1) };
     choose_sizes(conversion);
@@ -168,10 +168,17 @@ static int commit(struct conversion *conversion, struct imgtk_error *err)
 
 static int run(struct conversion *conversion, struct imgtk_error *err)
 {
+    struct slots slots;
     int status = set_up(conversion, err);
     if (status)
         return status;
-    imgtk_workers_run(conversion->workers, work, conversion);
+    conversion->slots = &slots;
+    status = slots_init(&slots, conversion, err);
+    if (!status)
+        imgtk_workers_run(conversion->workers, work, conversion);
+    slots_destroy(&slots);
+    if (status)
+        return status;
     if (conversion->error.status) {
         if (conversion->target.resume)
             resume_keep(conversion->target.resume, conversion);
@@ -190,7 +197,6 @@ int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job
     conversion->context = context;
     conversion->job = job;
     pthread_mutex_init(&conversion->lock, NULL);
-    pthread_mutex_init(&conversion->reading, NULL);
     turnstile_init(&conversion->stile);
     rate_init(&conversion->rate, job->rate_limit);
     int status = run(conversion, &local);
@@ -200,7 +206,6 @@ int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job
         plan_destroy(&conversion->plan);
     rate_destroy(&conversion->rate);
     turnstile_destroy(&conversion->stile);
-    pthread_mutex_destroy(&conversion->reading);
     pthread_mutex_destroy(&conversion->lock);
     free(conversion);
     if (err)

@@ -35,6 +35,8 @@ struct item {
     uint64_t from_offset;       /* COPY */
 };
 
+struct slots;
+
 struct conversion {
     struct imgtk_context *context;
     const struct imgtk_convert *job;
@@ -52,7 +54,7 @@ struct conversion {
     bool in_order;      /* a source is read as it comes */
     struct conversion_digest digest;
 
-    pthread_mutex_t reading; /* in_order: held while an item is taken and read; taken before `lock` */
+    struct slots *slots;
     pthread_mutex_t lock; /* guards what follows; plan.lock may be taken under it */
     enum copy_mode copy;
     uint64_t position;    /* the plan is cut up to here */

@@ -10,13 +10,14 @@ static int copy_by_hand(struct worker *worker, struct imgtk_storage *from, uint6
 {
     while (length > 0) {
         struct item piece = { .offset = to_offset, .length = imgtk_min_u64(length, worker->conversion->item_size) };
-        int status = imgtk_storage_pread(from, worker->buffer, piece.length, from_offset, err);
+        struct slot *slot = worker->slot;
+        int status = imgtk_storage_pread(from, slot->buffer, piece.length, from_offset, err);
         if (status)
             return imgtk_fail_prefix(err, "%s", imgtk_storage_name(from));
-        size_t count = worker_find_runs(worker, piece.length);
-        for (size_t i = 0; !status && i < count; i++)
-            status = imgtk_storage_pwrite(to, worker->buffer + worker->runs[i].start, worker->runs[i].length,
-                                          to_offset + worker->runs[i].start, err);
+        worker_find_runs(worker, piece.length);
+        for (size_t i = 0; !status && i < slot->run_count; i++)
+            status = imgtk_storage_pwrite(to, slot->buffer + slot->runs[i].start, slot->runs[i].length,
+                                          to_offset + slot->runs[i].start, err);
         if (status)
             return worker_name_target(worker, status, err);
         from_offset += piece.length;
@@ -45,7 +46,9 @@ static int write_instead(struct worker *worker, const struct item *item, struct 
     stop_copying(worker->conversion);
     for (; !status && piece.offset < end; piece.offset += piece.length) {
         piece.length = imgtk_min_u64(end - piece.offset, worker->conversion->item_size);
-        status = worker_write(worker, &piece, piece.offset + piece.length == end, turn, err);
+        status = worker_fill(worker, &piece, err);
+        if (!status)
+            status = worker_write(worker, &piece, piece.offset + piece.length == end, turn, err);
     }
     return status;
 }

@@ -339,8 +339,9 @@ static int lay_out(struct target *target, const struct target_request *request, 
     if (status)
         return status;
     target->unit = args.unit;
-    target->drops_zeroes = (target->driver->flags & IMGTK_DRIVER_DROPS_ZEROES) &&
-                           (args.compresses || request->wish->compress);
+    bool compresses = args.compresses || request->wish->compress;
+    target->drops_zeroes = compresses && (target->driver->flags & IMGTK_DRIVER_DROPS_ZEROES);
+    target->one_writer = !compresses && (imgtk_storage_flags(target->file) & IMGTK_STORAGE_ONE_WRITER);
     if (target->resume && references_have_created(target->references))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "--resume is for targets of one file");
     if (!imgtk_is_power_of_two(target->unit) || target->unit > 2u << 20)

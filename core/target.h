@@ -15,6 +15,7 @@ struct target {
     uint32_t unit;     /* bytes */
     bool reads_zero;   /* what is not written reads as zeroes */
     bool sequential;
+    bool one_writer;   /* writes only wait for each other: those of one file, unless they are compressed before */
     bool drops_zeroes; /* write() leaves out zero units by itself, and compressing makes it worth to let it */
     struct resume *resume; /* NULL: not asked for */
     bool shares_blocks; /* the file system can share the blocks of every source file with the target */

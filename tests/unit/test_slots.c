@@ -1,0 +1,132 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <cmocka.h>
+
+#include "slots.h"
+
+#define THREADS 4
+#define ITEMS 4000u
+
+struct crowd {
+    struct slots slots;
+    atomic_uint next_item, fillers, writers, most_fillers, most_writers, written;
+    uint64_t order[ITEMS]; /* in which items were written */
+    uint64_t fail_at;      /* the item whose writer fails; ITEMS: none */
+};
+
+static void enter(atomic_uint *inside, atomic_uint *most)
+{
+    unsigned now = atomic_fetch_add(inside, 1) + 1, seen = atomic_load(most);
+    while (now > seen && !atomic_compare_exchange_weak(most, &seen, now))
+        ;
+}
+
+static void fill(struct crowd *crowd, struct slot *slot)
+{
+    enter(&crowd->fillers, &crowd->most_fillers);
+    unsigned number = atomic_fetch_add(&crowd->next_item, 1);
+    slot->item = (struct item){ .number = number, .length = 1 };
+    slot->buffer[0] = (uint8_t)number;
+    atomic_fetch_sub(&crowd->fillers, 1);
+    if (number < ITEMS)
+        slots_filled(&crowd->slots, slot);
+    else
+        slots_drained(&crowd->slots, slot);
+}
+
+static void write_out(struct crowd *crowd, struct slot *slot)
+{
+    enter(&crowd->writers, &crowd->most_writers);
+    if (slot->buffer[0] == (uint8_t)slot->item.number)
+        crowd->order[atomic_fetch_add(&crowd->written, 1)] = slot->item.number;
+    atomic_fetch_sub(&crowd->writers, 1);
+    if (slot->item.number == crowd->fail_at)
+        slots_fail(&crowd->slots);
+    slots_written(&crowd->slots, slot);
+}
+
+static void *work(void *context)
+{
+    struct crowd *crowd = context;
+    struct slot *slot;
+    for (enum slot_task task; (task = slots_take(&crowd->slots, &slot)) != SLOT_LEAVE;) {
+        if (task == SLOT_FILL)
+            fill(crowd, slot);
+        else
+            write_out(crowd, slot);
+    }
+    return NULL;
+}
+
+/* Ends when every thread has left. */
+static void run_crowd(struct crowd *crowd, bool one_writer, bool in_order, uint64_t fail_at)
+{
+    static struct conversion conversion;
+    pthread_t threads[THREADS];
+    conversion = (struct conversion){ .workers = THREADS, .item_size = 4096, .granule = 4096, .in_order = in_order,
+                                      .target.one_writer = one_writer };
+    *crowd = (struct crowd){ .fail_at = fail_at };
+    assert_int_equal(slots_init(&crowd->slots, &conversion, NULL), 0);
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, work, crowd), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    slots_destroy(&crowd->slots);
+}
+
+static void one_writer_writes_in_order(void **state)
+{
+    (void)state;
+    static struct crowd crowd;
+    run_crowd(&crowd, true, false, ITEMS);
+    assert_int_equal(crowd.most_writers, 1);
+    assert_int_equal(crowd.written, ITEMS);
+    for (unsigned i = 0; i < ITEMS; i++)
+        assert_int_equal(crowd.order[i], i);
+}
+
+static void several_writers_leave_nothing_out(void **state)
+{
+    (void)state;
+    static struct crowd crowd;
+    static bool seen[ITEMS];
+    run_crowd(&crowd, false, false, ITEMS);
+    assert_int_equal(crowd.written, ITEMS);
+    for (unsigned i = 0; i < ITEMS; i++) {
+        assert_false(seen[crowd.order[i]]);
+        seen[crowd.order[i]] = true;
+    }
+}
+
+static void what_is_read_as_it_comes_has_one_reader(void **state)
+{
+    (void)state;
+    static struct crowd crowd;
+    run_crowd(&crowd, false, true, ITEMS);
+    assert_int_equal(crowd.most_fillers, 1);
+    assert_int_equal(crowd.written, ITEMS);
+}
+
+static void all_leave_when_one_fails(void **state)
+{
+    (void)state;
+    static struct crowd crowd;
+    run_crowd(&crowd, true, false, ITEMS / 2);
+    assert_int_equal(crowd.written, ITEMS / 2 + 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_writer_writes_in_order),
+        cmocka_unit_test(several_writers_leave_nothing_out),
+        cmocka_unit_test(what_is_read_as_it_comes_has_one_reader),
+        cmocka_unit_test(all_leave_when_one_fails),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
