@@ -57,7 +57,7 @@ static inline uint32_t qcow2_tally_entry(const struct qcow2_tally *tally, uint64
     if (!page->entries)
         return 0;
     switch (page->order) {
-    case 2: return ((const uint8_t *)page->entries)[at / 2] >> (at % 2 * 4) & 0xfu;
+    case 2: return (uint32_t)((const uint8_t *)page->entries)[at / 2] >> (at % 2 * 4) & 0xfu;
     case 3: return ((const uint8_t *)page->entries)[at];
     case 4: return ((const uint16_t *)page->entries)[at];
     default: return ((const uint32_t *)page->entries)[at];

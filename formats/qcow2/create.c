@@ -82,9 +82,7 @@ static int begin_tables(struct qcow2_writer *writer, const struct imgtk_create *
         return status;
     writer->reads_zero = reads_zero(writer->data);
     bool preallocate = options->preallocation != QCOW2_PREALLOCATION_OFF;
-    status = preallocate ? qcow2_preallocation_check(writer, err) : 0;
-    if (!status)
-        status = invalidate(writer, err);
+    status = invalidate(writer, err);
     if (!status)
         status = qcow2_clusters_init(&writer->clusters, writer->file, &writer->geometry, err);
     if (!status)

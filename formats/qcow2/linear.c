@@ -1,26 +1,6 @@
 /* Preallocation: every guest cluster has its place from the beginning, one behind the other. */
-#include <inttypes.h>
 
 #include "writer.h"
-
-int qcow2_preallocation_check(const struct qcow2_writer *writer, struct imgtk_error *err)
-{
-    if (!(imgtk_storage_flags(writer->file) & IMGTK_STORAGE_FIXED_SIZE))
-        return 0;
-    const struct qcow2_geometry *geometry = &writer->geometry;
-    uint64_t room;
-    int status = imgtk_storage_size(writer->file, &room, err);
-    if (status)
-        return status;
-    uint64_t tables = qcow2_l1_entries(geometry, writer->size);
-    uint64_t clusters = 1 + qcow2_clusters(geometry, tables * sizeof(uint64_t)) + tables +
-                        (writer->external ? 0 : qcow2_clusters(geometry, writer->size));
-    uint64_t needed = qcow2_written_with_refcounts(geometry, clusters) << geometry->cluster_bits;
-    if (needed <= room)
-        return 0;
-    return imgtk_fail(err, IMGTK_ENOSPACE, "the target has %" PRIu64 " bytes, but the image takes %" PRIu64, room,
-                      needed);
-}
 
 static int lay_out(struct qcow2_writer *writer, struct imgtk_error *err)
 {

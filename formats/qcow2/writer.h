@@ -187,8 +187,6 @@ int qcow2_write_compressed(struct qcow2_writer *writer, const struct imgtk_write
 
 /* ---- Preallocation (linear.c) ------------------------------------------------ */
 
-/* Refuses a device that is too small before it is written to: all of the image is known by now. */
-int qcow2_preallocation_check(const struct qcow2_writer *writer, struct imgtk_error *err);
 /* Lays all guest clusters out side by side and reserves them as far as was asked. */
 int qcow2_preallocate(struct qcow2_writer *writer, const struct imgtk_create *args,
                       const struct qcow2_create_options *options, struct imgtk_error *err);

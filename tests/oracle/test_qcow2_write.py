@@ -464,7 +464,7 @@ def test_onto_a_device(tmp_path, loop_device, words):
 def test_a_device_that_is_too_small_for_preallocation_is_left_alone(tmp_path, loop_device):
     source = make_raw(tmp_path / "source.raw", 65 * MIB)
     imgtk_fails("convert", "-n", "-f", "raw", "-O", "qcow2", "-o", "preallocation=metadata", source, loop_device,
-                match="has 67108864 bytes, but the image takes")
+                match="has 67108864 bytes, the image needs")
     with open(loop_device, "rb") as device:
         assert device.read(MIB) == b"\xff" * MIB
 
