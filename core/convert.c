@@ -7,7 +7,6 @@
 #include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "resume.h"
-#include "slots.h"
 
 #define ITEM_SIZE (2u << 20)
 #define ZERO_GRANULE 4096u
@@ -168,15 +167,13 @@ static int commit(struct conversion *conversion, struct imgtk_error *err)
 
 static int run(struct conversion *conversion, struct imgtk_error *err)
 {
-    struct slots slots;
     int status = set_up(conversion, err);
     if (status)
         return status;
-    conversion->slots = &slots;
-    status = slots_init(&slots, conversion, err);
+    status = slots_init(&conversion->slots, conversion, err);
     if (!status)
         imgtk_workers_run(conversion->workers, work, conversion);
-    slots_destroy(&slots);
+    slots_destroy(&conversion->slots);
     if (status)
         return status;
     if (conversion->error.status) {

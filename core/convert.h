@@ -8,6 +8,7 @@
 #include "convert_digest.h"
 #include "plan.h"
 #include "rate.h"
+#include "slots.h"
 #include "source.h"
 #include "target.h"
 #include "turn.h"
@@ -17,25 +18,6 @@ enum copy_mode {
     COPY_BY_HAND, /* read, search for zeroes, write */
     COPY_SHARE    /* share blocks where the file system can, or let a file server copy */
 };
-
-enum item_kind {
-    ITEM_DATA,
-    ITEM_COPY,
-    ITEM_ZERO,
-    ITEM_SKIP, /* zeroes of which only the digest has to hear */
-    ITEM_READ  /* data that are in the target's backing file already: only the digest needs them */
-};
-
-/* One piece of work: a range of the disk, in whole units of the target. */
-struct item {
-    enum item_kind kind;
-    uint64_t number; /* counts from 0; the order of turns */
-    uint64_t offset, length;
-    struct imgtk_storage *from; /* COPY */
-    uint64_t from_offset;       /* COPY */
-};
-
-struct slots;
 
 struct conversion {
     struct imgtk_context *context;
@@ -54,7 +36,7 @@ struct conversion {
     bool in_order;      /* a source is read as it comes */
     struct conversion_digest digest;
 
-    struct slots *slots;
+    struct slots slots;
     pthread_mutex_t lock; /* guards what follows; plan.lock may be taken under it */
     enum copy_mode copy;
     uint64_t position;    /* the plan is cut up to here */

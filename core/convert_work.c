@@ -191,7 +191,7 @@ static int write_slot(struct worker *worker, struct imgtk_error *err)
     if (status)
         return status;
     turn_settle(&turn);
-    slots_written(conversion->slots, worker->slot);
+    slots_written(&conversion->slots, worker->slot);
     return convert_advance(conversion, item.length, is_written_data(&item) ? item.length : 0, err);
 }
 
@@ -217,9 +217,9 @@ static int fill_slot(struct worker *worker, struct imgtk_error *err)
     if (status)
         return status;
     if (found)
-        slots_filled(conversion->slots, worker->slot);
+        slots_filled(&conversion->slots, worker->slot);
     else
-        slots_drained(conversion->slots, worker->slot);
+        slots_drained(&conversion->slots, worker->slot);
     return 0;
 }
 
@@ -227,11 +227,11 @@ static int fill_slot(struct worker *worker, struct imgtk_error *err)
 
 static int work(struct worker *worker, struct imgtk_error *err)
 {
-    const struct conversion *conversion = worker->conversion;
+    struct conversion *conversion = worker->conversion;
     for (;;) {
         if (conversion->job->cancel && *conversion->job->cancel)
             return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
-        enum slot_task task = slots_take(conversion->slots, &worker->slot);
+        enum slot_task task = slots_take(&conversion->slots, &worker->slot);
         if (task == SLOT_LEAVE)
             return 0;
         int status = task == SLOT_WRITE ? write_slot(worker, err) : fill_slot(worker, err);
@@ -268,7 +268,7 @@ static void report_failure(struct conversion *conversion, const struct imgtk_err
     conversion->position = conversion->source.size;
     pthread_mutex_unlock(&conversion->lock);
     turnstile_fail(&conversion->stile);
-    slots_fail(conversion->slots);
+    slots_fail(&conversion->slots);
 }
 
 void convert_work(struct conversion *conversion)

@@ -3,7 +3,6 @@
 #define IMGTK_CORE_CONVERT_WORKER_H
 
 #include "convert.h"
-#include "slots.h"
 
 struct worker {
     struct conversion *conversion;

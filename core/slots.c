@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "convert.h"
+
 #define BUFFER_ALIGN 4096u
 #define SLOTS_AHEAD 1u /* filled while every worker has one in hand; more of them only leave the caches */
 

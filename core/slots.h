@@ -8,7 +8,9 @@
 #ifndef IMGTK_CORE_SLOTS_H
 #define IMGTK_CORE_SLOTS_H
 
-#include "convert.h"
+#include <pthread.h>
+
+#include "item.h"
 #include "resume.h"
 
 enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_FILLED, SLOT_WRITING };

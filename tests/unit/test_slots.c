@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "slots.h"
+#include "convert.h"
 
 #define THREADS 4
 #define ITEMS 4000u
