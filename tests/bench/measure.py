@@ -95,22 +95,28 @@ def all_peers(row, newer):
     return peers + [peer.replace("qemu-img", path, 1) for path in newer for peer in same]
 
 
+def run_pairs(pairs, ours, theirs, folder, size):
+    """Each is a command and its output. Who begins changes from pair to pair."""
+    mine, peer = [], []
+    for pair in range(pairs):
+        turns = [(mine, *ours), (peer, *theirs)]
+        for runs, command, out in turns if pair % 2 == 0 else reversed(turns):
+            runs.append(run_once(command, out, folder, size))
+    return mine, peer
+
+
 def measure(row, pairs, folder, inputs, newer=()):
     """`folder` holds the outputs, and the inputs of rows that say {in}."""
     warm(row.mine, inputs)
     mine_out, peer_out = folder / "mine.out", folder / "peer.out"
     peers = all_peers(row, newer)
     best = min(peers, key=lambda peer: run_once(peer, peer_out, folder)[0]) if pairs > 1 else peers[0]
-    run_once(best, peer_out, folder)
-    run_once(row.mine, mine_out, folder)
+    peer, mine = [run_once(best, peer_out, folder)], [run_once(row.mine, mine_out, folder)]
     if row.form:
         qemu_img("compare", "-f", row.form, "-F", row.form, mine_out, peer_out)
     sizes, size = (file_size(mine_out), file_size(peer_out)), occupied(peer_out)
-    mine, peer = [], []
-    for pair in range(pairs):
-        turns = [(mine, row.mine, mine_out), (peer, best, peer_out)]
-        for runs, command, out in turns if pair % 2 == 0 else reversed(turns):
-            runs.append(run_once(command, out, folder, size))
+    if pairs > 1:  # else the warm-up is all there is
+        mine, peer = run_pairs(pairs, (row.mine, mine_out), (best, peer_out), folder, size)
     mine_out.unlink(missing_ok=True)
     peer_out.unlink(missing_ok=True)
     ratios = [theirs[0] / ours[0] for ours, theirs in zip(mine, peer)]
