@@ -108,6 +108,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
     status = target_create(conversion->context, &request, &conversion->target, err);
     if (status)
         return status;
+    /* The target was told of as many as there may be; now it is known whether its writers wait for each other. */
     conversion->workers = conversion->target.driver->flags & IMGTK_DRIVER_PARALLEL ? choose_workers(conversion) : 1;
     conversion->progress = (struct imgtk_progress){ .phase = "copy",
                                                     .total = conversion->source.size * (job->verify ? 2 : 1) };

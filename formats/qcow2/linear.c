@@ -1,5 +1,4 @@
 /* Preallocation: every guest cluster has its place from the beginning, one behind the other. */
-
 #include "writer.h"
 
 static int lay_out(struct qcow2_writer *writer, struct imgtk_error *err)

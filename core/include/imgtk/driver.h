@@ -365,6 +365,7 @@ struct imgtk_driver {
 
     /* After edit_resize: all from `offset`, the size before it, to the end of the disk. The bytes stay as they are. */
     int (*edit_allocate)(void *handle, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err);
+    /* --- end of driver ABI 1.1 --- */
 };
 
 /* The symbol that a module exports. */
