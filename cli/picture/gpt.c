@@ -1,8 +1,8 @@
 /* GUID partition tables: UEFI specification, chapter 5.3. */
 #include <imgtk/bytes.h>
+#include <imgtk/crc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "partition_tables.h"
 #include "unicode.h"
@@ -20,9 +20,9 @@ static const uint32_t sector_sizes[] = { 512, SECTOR_MAX };
 static uint32_t header_crc(const uint8_t *sector, size_t size)
 {
     static const uint8_t zero[4];
-    uLong crc = crc32(0, sector, 16);
-    crc = crc32(crc, zero, sizeof zero);
-    return (uint32_t)crc32(crc, sector + 20, (uInt)(size - 20));
+    uint32_t crc = imgtk_crc32(0, sector, 16);
+    crc = imgtk_crc32(crc, zero, sizeof zero);
+    return imgtk_crc32(crc, sector + 20, size - 20);
 }
 
 static int check_identity(const uint8_t *sector, size_t sector_size, uint64_t lba, struct imgtk_error *err)
@@ -128,7 +128,7 @@ static int read_entries(const struct partition_disk *disk, const struct gpt_head
     if (!entries)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     int status = disk->read(disk->context, entries, bytes, header->entries_lba * sector_size, err);
-    if (status == 0 && crc32(0, entries, (uInt)bytes) != header->entries_crc)
+    if (status == 0 && imgtk_crc32(0, entries, bytes) != header->entries_crc)
         status = imgtk_fail(err, IMGTK_ECORRUPT, "the checksum of the GPT's entries is wrong");
     if (status == 0)
         status = add_entries(disk, header, sector_size, entries, out, err);

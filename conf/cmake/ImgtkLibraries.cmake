@@ -1,6 +1,8 @@
 # What `imgtk --version` tells of the libraries of the modules: their versions when imgtk was built.
 set(libraries)
-foreach(library ZSTD:zstd DEFLATE:libdeflate ZLIB:zlib NBD:libnbd CURL:libcurl CRYPTO:libcrypto)
+set(deflate_libdeflate DEFLATE:libdeflate)
+set(deflate_zlib ZLIB:zlib)
+foreach(library ZSTD:zstd ${deflate_${IMGTK_DEFLATE}} NBD:libnbd CURL:libcurl CRYPTO:libcrypto)
   string(REPLACE ":" ";" library ${library})
   list(GET library 0 variable)
   list(GET library 1 name)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "imgtk/bytes.h"
+#include "imgtk/crc.h"
 #include "vhdx.h"
 
 /* The log region: a ring of sectors. Entries may go on from its last sector to its first. */
@@ -83,7 +84,7 @@ static int verify_entry(struct log *log, uint64_t sector, struct entry *out, boo
         status = read_sector(log, sector + i, bytes, err);
         if (status)
             return status;
-        crc = vhdx_crc32c(crc, bytes, VHDX_LOG_SECTOR);
+        crc = imgtk_crc32c(crc, bytes, VHDX_LOG_SECTOR);
     }
     *valid = crc == stored;
     return 0;

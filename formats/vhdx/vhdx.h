@@ -13,8 +13,6 @@
 
 /* ---- Checksums, GUIDs, text --------------------------------------------- */
 
-/* Continues a CRC-32C; begin with 0. */
-uint32_t vhdx_crc32c(uint32_t crc, const void *data, size_t length);
 /* CRC-32C of a structure whose own checksum field counts as zero. */
 uint32_t vhdx_checksum(const uint8_t *structure, size_t length);
 

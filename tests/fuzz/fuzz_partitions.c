@@ -1,9 +1,9 @@
 /* Partition tables: the input is the beginning of a disk of any size, in which the checksums of a GPT are made good. */
 #include <string.h>
-#include <zlib.h>
 
 #include "fuzz.h"
 #include "imgtk/bytes.h"
+#include "imgtk/crc.h"
 #include "partitions.h"
 
 #define HELD (20u << 10) /* bytes of the disk that the input can set; the rest is zero */
@@ -27,10 +27,10 @@ static void seal(uint8_t *bytes, size_t sector_size)
     uint64_t at = imgtk_le64(header + 72), entries = (uint64_t)imgtk_le32(header + 80) * imgtk_le32(header + 84);
     uint32_t size = imgtk_le32(header + 12);
     if (at < HELD / sector_size && entries <= HELD - at * sector_size)
-        imgtk_put_le32(header + 88, (uint32_t)crc32(0, bytes + at * sector_size, (uInt)entries));
+        imgtk_put_le32(header + 88, imgtk_crc32(0, bytes + at * sector_size, (size_t)entries));
     imgtk_put_le32(header + 16, 0);
     if (size <= sector_size)
-        imgtk_put_le32(header + 16, (uint32_t)crc32(0, header, size));
+        imgtk_put_le32(header + 16, imgtk_crc32(0, header, size));
 }
 
 /* What whoever draws them counts on. */

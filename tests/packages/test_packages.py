@@ -14,7 +14,7 @@ VERSION = re.search(r"project\(imgtk VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt
 
 # What each package depends on beside libimgtk1 and the C library.
 DEPENDS = {
-    "imgtk": {"zlib1g"},
+    "imgtk": set(),
     "libimgtk1": {"libyaml-0-2", "libjansson4", "libssl3"},
     "imgtk-format-qcow2": {"libdeflate0", "libzstd1"},
     "imgtk-format-vmdk": {"libdeflate0", "libzstd1"},
