@@ -126,13 +126,28 @@ int plan_stretch(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *
     return status;
 }
 
+/* The stretch at offset for who fills whole units: what is skipped for several reasons may make up a unit together. */
+static int unit_stretch(struct imgtk_plan *plan, uint64_t unit, uint64_t offset, struct plan_stretch *out,
+                        struct imgtk_error *err)
+{
+    int status = plan_stretch(plan, offset, out, err);
+    while (!status && out->kind == PLAN_SKIP && out->length < unit && offset + out->length < plan->source->size) {
+        struct plan_stretch next;
+        status = plan_stretch(plan, offset + out->length, &next, err);
+        if (status || next.kind != PLAN_SKIP)
+            break;
+        out->length += next.length;
+    }
+    return status;
+}
+
 /* The end of the planned run at offset, in whole units; holes smaller than a unit do not end it. */
 static int run_end(struct imgtk_plan *plan, uint64_t unit, uint64_t offset, uint64_t *end, struct imgtk_error *err)
 {
     uint64_t size = plan->source->size;
     while (offset < size) {
         struct plan_stretch stretch;
-        int status = plan_stretch(plan, offset, &stretch, err);
+        int status = unit_stretch(plan, unit, offset, &stretch, err);
         if (status)
             return status;
         if (stretch.kind == PLAN_SKIP && (stretch.length >= unit || offset + stretch.length == size))
@@ -154,7 +169,7 @@ int imgtk_plan_next(struct imgtk_plan *plan, uint64_t unit, uint64_t offset, uin
     *start = offset = imgtk_round_down(offset, unit);
     while (offset < size) {
         struct plan_stretch stretch;
-        int status = plan_stretch(plan, offset, &stretch, err);
+        int status = unit_stretch(plan, unit, offset, &stretch, err);
         if (status)
             return status;
         uint64_t whole = offset + stretch.length == size ? stretch.length : imgtk_round_down(stretch.length, unit);

@@ -197,16 +197,23 @@ static int free_first_table(struct qcow2_clusters *clusters, struct imgtk_error 
     return imgtk_storage_pwrite(clusters->file, clusters->block, geometry->cluster_size, clusters->blocks[0], err);
 }
 
+uint64_t qcow2_moved_table_clusters(const struct qcow2_geometry *geometry, uint64_t blocks)
+{
+    uint64_t entries_per_cluster = geometry->cluster_size / sizeof(uint64_t);
+    if (blocks <= entries_per_cluster)
+        return 0;
+    /* The table's own clusters need blocks too: one more for each 64 of its clusters at the least block size. */
+    return imgtk_div_round_up(blocks + blocks / 2048 + 4, entries_per_cluster);
+}
+
 static int place_table(struct qcow2_clusters *clusters, struct qcow2_places *places, struct imgtk_error *err)
 {
     const struct qcow2_geometry *geometry = &clusters->geometry;
-    uint64_t entries_per_cluster = geometry->cluster_size / sizeof(uint64_t);
     places->refcount_table_offset = geometry->cluster_size;
     places->refcount_table_clusters = 1;
-    if (clusters->block_count <= entries_per_cluster)
+    uint64_t count = qcow2_moved_table_clusters(geometry, clusters->block_count);
+    if (count == 0)
         return 0;
-    /* The table's own clusters need blocks too: one more for each 64 of its clusters at the least block size. */
-    uint64_t count = imgtk_div_round_up(clusters->block_count + clusters->block_count / 2048 + 4, entries_per_cluster);
     if (count * geometry->cluster_size > QCOW2_MAX_REFCOUNT_TABLE_BYTES)
         return table_too_large(err);
     places->refcount_table_clusters = (uint32_t)count;

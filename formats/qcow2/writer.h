@@ -85,6 +85,8 @@ int qcow2_clusters_take(struct qcow2_clusters *clusters, uint64_t count, uint64_
 /* `bytes` < cluster size adjoining bytes for a compressed cluster. */
 int qcow2_clusters_take_bytes(struct qcow2_clusters *clusters, uint64_t bytes, uint64_t *offset,
                               struct imgtk_error *err);
+/* Clusters that the table of so many blocks takes when it has to leave its first one; 0: it stays there. */
+uint64_t qcow2_moved_table_clusters(const struct qcow2_geometry *geometry, uint64_t blocks);
 /* Writes the last block and the table, which it moves to the end when it has outgrown its place. */
 int qcow2_clusters_finish(struct qcow2_clusters *clusters, struct qcow2_places *places, struct imgtk_error *err);
 

@@ -168,3 +168,10 @@ int raw_measure(struct imgtk_create *args, struct imgtk_measure *out, struct img
     *out = (struct imgtk_measure){ .required = args->size, .fully_allocated = args->size };
     return 0;
 }
+
+int raw_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
+{
+    (void)err;
+    *out = args->size;
+    return 0;
+}

@@ -13,3 +13,11 @@ int vhdx_measure(struct imgtk_create *args, struct imgtk_measure *out, struct im
     out->required = layout.fixed ? out->fully_allocated : layout.data_offset + blocks * layout.block_size;
     return 0;
 }
+
+int vhdx_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
+{
+    struct imgtk_measure measure = { 0 };
+    int status = vhdx_measure(args, &measure, err);
+    *out = measure.required;
+    return status;
+}

@@ -1,4 +1,5 @@
 /* How large an image would become. */
+#include <limits.h>
 #include <string.h>
 
 #include "writer.h"
@@ -98,4 +99,27 @@ int vmdk_measure(struct imgtk_create *args, struct imgtk_measure *out, struct im
         return 0;
     }
     return measure_sparse(args, &options, size, &planned, out, err);
+}
+
+/*
+ * A descriptor that fits into the room that is reserved for it takes all of that room, whatever the file will be
+ * called. With a parent, what differs from it is not known before it is compared.
+ */
+int vmdk_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
+{
+    struct vmdk_options options;
+    struct imgtk_measure measure;
+    struct vmdk_tables tables;
+    int status = vmdk_options_read(args, &options, err);
+    if (!status)
+        status = vmdk_measure(args, &measure, err);
+    if (status)
+        return status;
+    uint64_t text = text_bytes(args, &options, 1) + NAME_MAX;
+    status = vmdk_tables_place(args->size, (size_t)text, &tables, err);
+    if (!status && (options.subformat != VMDK_MONOLITHIC_SPARSE || (options.parent_name && args->plan) ||
+                    tables.descriptor_bytes > VMDK_DESCRIPTOR_ROOM))
+        status = imgtk_fail(err, IMGTK_EUNSUPPORTED, "the size of the file is not known before it is written");
+    *out = measure.required;
+    return status;
 }

@@ -3,8 +3,6 @@
 
 #include "writer.h"
 
-#define DESCRIPTOR_ROOM (20u * VMDK_SECTOR) /* what VMware's tools reserve; longer texts get more */
-
 int vmdk_tables_place(uint64_t length, size_t descriptor_bytes, struct vmdk_tables *out, struct imgtk_error *err)
 {
     memset(out, 0, sizeof(*out));
@@ -13,8 +11,8 @@ int vmdk_tables_place(uint64_t length, size_t descriptor_bytes, struct vmdk_tabl
         return imgtk_fail(err, IMGTK_ELIMIT, "a sparse vmdk image of %llu bytes is above the limit of %llu",
                           (unsigned long long)length, (unsigned long long)(VMDK_MAX_GD_ENTRIES * VMDK_GT_COVERAGE));
     if (descriptor_bytes > 0)
-        out->descriptor_bytes = imgtk_round_up(descriptor_bytes > DESCRIPTOR_ROOM ? descriptor_bytes : DESCRIPTOR_ROOM,
-                                               VMDK_SECTOR);
+        out->descriptor_bytes = imgtk_round_up(
+            descriptor_bytes > VMDK_DESCRIPTOR_ROOM ? descriptor_bytes : VMDK_DESCRIPTOR_ROOM, VMDK_SECTOR);
     uint64_t gd_bytes = imgtk_round_up(out->gd_entries * 4, VMDK_SECTOR);
     uint64_t gt_bytes = out->gd_entries * VMDK_GT_BYTES;
     out->rgd_offset = VMDK_HOSTED_HEADER_SIZE + out->descriptor_bytes;

@@ -202,6 +202,7 @@ static const struct imgtk_driver driver = {
     .finish = vmdk_finish,
     .writer_close = vmdk_writer_close,
     .measure = vmdk_measure,
+    .file_size = vmdk_file_size,
     .place = vmdk_place,
 };
 

@@ -10,6 +10,7 @@
 #define VMDK_GT_BYTES (VMDK_GTES * 4)
 #define VMDK_GT_COVERAGE ((uint64_t)VMDK_GRAIN_SIZE * VMDK_GTES)
 #define VMDK_SPLIT_SIZE ((uint64_t)1 << 31) /* bytes of the disk in an extent of the twoGb subformats */
+#define VMDK_DESCRIPTOR_ROOM (20u * VMDK_SECTOR)           /* what VMware's tools reserve; longer texts get more */
 #define VMDK_MAX_HOST ((uint64_t)UINT32_MAX * VMDK_SECTOR) /* a grain table entry counts sectors in 32 bits */
 
 /* Where the metadata of a sparse extent lie, in bytes: both directories with all their tables, in front of the data. */

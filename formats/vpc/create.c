@@ -186,3 +186,11 @@ int vpc_measure(struct imgtk_create *args, struct imgtk_measure *out, struct img
     }
     return 0;
 }
+
+int vpc_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
+{
+    struct imgtk_measure measure = { 0 };
+    int status = vpc_measure(args, &measure, err);
+    *out = measure.required;
+    return status;
+}

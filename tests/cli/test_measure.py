@@ -31,10 +31,19 @@ SAME = [
 
 
 @pytest.mark.parametrize("words", SAME)
-@pytest.mark.parametrize("output", [[], ["--output=json"]], ids=["human", "json"])
-def test_as_qemu_img(folder, words, output):
-    theirs = qemu_img("measure", *output, *words.split())
-    assert imgtk("measure", *output, *words.split()).out == theirs.out
+def test_as_qemu_img(folder, words):
+    theirs = qemu_img("measure", *words.split())
+    assert imgtk("measure", *words.split()).out == theirs.out
+
+
+@pytest.mark.parametrize("words", SAME)
+def test_as_qemu_img_and_the_size_of_the_file(folder, words):
+    """The keys of qemu-img come in its order, and one more behind them."""
+    theirs = qemu_img("measure", "--output=json", *words.split()).out
+    ours = imgtk("measure", "--output=json", *words.split()).out
+    size = json.loads(ours)["file-size"]
+    assert ours == theirs.replace("\n}", f',\n    "file-size": {size}\n}}')
+    assert imgtk("measure", "-v", *words.split()).out.splitlines()[-1] == f"file size: {size}"
 
 
 @pytest.mark.parametrize("fmt", ["raw", "qcow2", "vdi", "vpc", "vhdx", "vmdk"])
@@ -91,3 +100,97 @@ def test_snapshot(folder):
     assert imgtk("measure", "-l", "one", "-O", "qcow2", "a.qcow2").out == \
         qemu_img("measure", "-l", "one", "-O", "qcow2", "a.qcow2").out
     imgtk_fails("measure", "-l", "two", "-O", "qcow2", "a.qcow2", match="two")
+
+
+# ---- The size of the file, to the byte -------------------------------------------------------------------------------
+
+def make_sources(folder):
+    noise = random.Random(5).randbytes(9 * MIB + 1536)
+    make_raw(folder / "empty.raw", 10 * MIB, [])
+    make_raw(folder / "full.raw", len(noise), [(0, noise)])
+    make_raw(folder / "partial.raw", 70 * MIB + 512, [(0, noise[:4096]), (3 * MIB + 40 * KIB, noise[:72 * KIB]),
+                                                      (70 * MIB, noise[:512])])
+    make_raw(folder / "sparse.raw", 1024 ** 4, [(place, noise[:200 * KIB]) for place in
+                                               (0, 5 * MIB, 513 * MIB - 4096, 600 * 1024 * MIB, 1024 ** 4 - 200 * KIB)])
+    for name, options in (("fine", "cluster_size=512"), ("coarse", "cluster_size=2M"),
+                          ("sub", "extended_l2=on,cluster_size=128k")):
+        qemu_img("convert", "-O", "qcow2", "-o", options, folder / "partial.raw", folder / f"{name}.qcow2")
+    make_image(folder / "top.qcow2", None, backing="fine.qcow2", backing_fmt="qcow2",
+               writes=["write -P 7 8M 64k", "write -z 3M 4k", "write -z 20M 3M"])
+
+
+TARGETS = [
+    "raw", "qcow2", "qcow2 -o cluster_size=4k", "qcow2 -o cluster_size=2M", "qcow2 -o compat=0.10",
+    "qcow2 -o cluster_size=512,refcount_bits=64", "qcow2 -o cluster_size=8k,refcount_bits=1",
+    "qcow2 -o extended_l2=on", "qcow2 -o extended_l2=on,cluster_size=2M",
+    "vpc", "vpc -o subformat=fixed", "vdi", "vdi -o static=on", "vhdx", "vhdx -o block_size=1M",
+    "vhdx -o subformat=fixed", "vmdk", "vmdk -o subformat=monolithicSparse,toolsversion=" + "9" * 200,
+]
+PREALLOCATED = ["qcow2 -o preallocation=metadata", "qcow2 -o preallocation=falloc,cluster_size=4k",
+                "qcow2 -o preallocation=metadata,cluster_size=512,refcount_bits=64",
+                "qcow2 -o preallocation=full,extended_l2=on"]
+SOURCES = ["empty.raw", "full.raw", "partial.raw", "fine.qcow2", "coarse.qcow2", "sub.qcow2", "top.qcow2"]
+LARGE = [target for target in TARGETS if "fixed" not in target and "static" not in target and
+         "cluster_size=512" not in target and "vpc" not in target]
+
+
+@pytest.fixture
+def sources(tmp_path, fill, monkeypatch):
+    monkeypatch.chdir(fill(tmp_path, make_sources))
+    return tmp_path
+
+
+def told_size(*words):
+    return json.loads(imgtk("measure", "--output=json", *words).out).get("file-size")
+
+
+@pytest.mark.parametrize("source, target", [(source, target) for target in TARGETS + PREALLOCATED
+                                            for source in SOURCES] + [("sparse.raw", target) for target in LARGE])
+def test_size_of_the_file(sources, source, target):
+    told = told_size("-O", *target.split(), source)
+    imgtk("convert", "-O", *target.split(), source, "out")
+    assert told == os.path.getsize("out")
+
+
+@pytest.mark.parametrize("size", ["0", "512", "64k", "700M"])
+@pytest.mark.parametrize("target", TARGETS + PREALLOCATED)
+def test_size_of_an_empty_file(tmp_path, target, size):
+    if size == "0" and target.startswith("vmdk"): # which has no empty disks
+        size = "1M"
+    name = tmp_path / "out"
+    told = told_size("-O", *target.split(), "--size", size)
+    imgtk("create", "-f", *target.split(), name, size)
+    assert told == name.stat().st_size
+
+
+@pytest.mark.parametrize("source", ["sparse.raw", "partial.raw"])
+def test_qemu_img_asks_for_more_than_the_file_takes(sources, source):
+    """A refcount table that leaves its place, and tables for the whole disk."""
+    told = json.loads(imgtk("measure", "-O", "qcow2", "--output=json", source).out)
+    assert told["file-size"] < told["required"]
+
+
+def test_a_refcount_table_that_moves(tmp_path):
+    name, words = tmp_path / "out", ["qcow2", "-o", "cluster_size=512,refcount_bits=64,preallocation=metadata"]
+    for size in (127 * MIB, 128 * MIB, 2600 * KIB, 1900 * KIB, 2 * MIB):
+        told = told_size("-O", *words, "--size", str(size))
+        imgtk("create", "-f", *words, name, str(size))
+        assert told == name.stat().st_size, size
+
+
+@pytest.mark.parametrize("words", [
+    "-c -O qcow2 fine.qcow2", "-O qcow2 -o backing_file=fine.qcow2,backing_fmt=qcow2 top.qcow2",
+    "-O qcow2 -o data_file=data top.qcow2", "-O vmdk -o subformat=streamOptimized top.qcow2",
+    "-O vmdk -o subformat=monolithicFlat top.qcow2", "-O vmdk -o subformat=twoGbMaxExtentSparse top.qcow2",
+    "-O vmdk -o toolsversion=" + "9" * 10000 + " top.qcow2",
+])
+def test_size_that_is_not_known_is_not_told(sources, words):
+    assert told_size(*words.split()) is None
+    assert "file size" not in imgtk("measure", "-v", *words.split()).out
+
+
+def test_size_of_a_new_overlay(sources):
+    options = "backing_file=fine.qcow2,backing_fmt=qcow2"
+    told = told_size("-O", "qcow2", "-o", options, "--size", "1G")
+    imgtk("create", "-f", "qcow2", "-o", options, "out", "1G")
+    assert told == os.path.getsize("out")

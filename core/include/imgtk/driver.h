@@ -366,6 +366,14 @@ struct imgtk_driver {
     /* After edit_resize: all from `offset`, the size before it, to the end of the disk. The bytes stay as they are. */
     int (*edit_allocate)(void *handle, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err);
     /* --- end of driver ABI 1.1 --- */
+
+    /*
+     * The size, in bytes, of the one file that there is after create, writing the plan and finish, where there was none
+     * before and no planned unit turns out to be zero. args as of measure. IMGTK_EUNSUPPORTED: that is not known
+     * before, or there are several files. Default: that.
+     */
+    int (*file_size)(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err);
+    /* --- end of driver ABI 1.2 --- */
 };
 
 /* The symbol that a module exports. */
