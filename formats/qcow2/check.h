@@ -93,6 +93,7 @@ struct qcow2_check_state {
        the end of a compressed cluster may. */
     uint64_t file_size, clusters;
     struct qcow2_tally tally;
+    uint64_t l1_tables;             /* whose entries were counted; the active one comes first */
     struct qcow2_check_worker own;  /* of the caller's thread */
     uint64_t *refcount_table;       /* host order; entries that cannot be used are 0 */
     uint64_t refcount_blocks;       /* entries of it */

@@ -123,8 +123,7 @@ static bool is_table(const struct qcow2_check_state *state, uint64_t entry)
 static bool is_worth_a_look(const struct qcow2_check_state *state, uint64_t entry)
 {
     uint64_t cluster = (entry & QCOW2_OFFSET_MASK) >> state->image->geometry.cluster_bits;
-    return is_table(state, entry) &&
-           qcow2_tally_count(&state->tally, cluster) <= (uint64_t)state->image->header.snapshot_count + 1;
+    return is_table(state, entry) && qcow2_tally_count(&state->tally, cluster) <= state->l1_tables;
 }
 
 static int judge_l1_entry(struct qcow2_check_state *state, struct qcow2_check_worker *worker, uint64_t entry,

@@ -5,6 +5,8 @@
 #include "check.h"
 
 #define CUT_OFF_FORMAT "ERROR table at 0x%" PRIx64 " of %" PRIu64 " bytes is cut off by the end of the file at 0x%" PRIx64
+#define SHARED_FORMAT \
+    "ERROR table at 0x%" PRIx64 " of %" PRIu64 " bytes lies where something else is: what it refers to is not counted"
 
 /* ---- Ranges ------------------------------------------------------------- */
 
@@ -30,14 +32,33 @@ bool qcow2_count_range(struct qcow2_check_state *state, uint64_t offset, uint64_
     return true;
 }
 
-/* The same for a table that will be read: the file must hold all of it. */
+/* The length of a table up to the first cluster that is used already, that one included; *shared: there is one. */
+static uint64_t length_alone(const struct qcow2_check_state *state, uint64_t offset, uint64_t length, bool *shared)
+{
+    unsigned bits = state->image->geometry.cluster_bits;
+    uint64_t end = imgtk_div_round_up(offset + length, state->image->geometry.cluster_size);
+    for (uint64_t cluster = offset >> bits; cluster < end; cluster++)
+        if ((*shared = qcow2_tally_count(&state->tally, cluster) > 0))
+            return imgtk_min_u64(length, ((cluster + 1) << bits) - offset);
+    *shared = false;
+    return length;
+}
+
+/*
+ * The same for a table that will be read: the file must hold all of it, and it nothing else. So no byte of the file is
+ * gone over twice as a table, or counted, however many tables are said to be there.
+ */
 static bool count_table(struct qcow2_check_state *state, uint64_t offset, uint64_t length, enum qcow2_use use,
                         int *status, struct imgtk_error *err)
 {
-    bool counted = qcow2_count_range(state, offset, length, use, status, err);
-    if (counted && imgtk_range_fits(offset, length, state->file_size))
+    bool shared = false, inside = length > 0 && qcow2_range_is_inside(state, offset, length);
+    uint64_t counted = inside ? length_alone(state, offset, length, &shared) : length;
+    inside = qcow2_count_range(state, offset, counted, use, status, err);
+    if (inside && !shared && imgtk_range_fits(offset, length, state->file_size))
         return *status == 0;
-    if (counted && *status == 0)
+    if (inside && *status == 0 && shared)
+        qcow2_check_corruption(state, SHARED_FORMAT, offset, length);
+    else if (inside && *status == 0)
         qcow2_check_corruption(state, CUT_OFF_FORMAT, offset, length, state->file_size);
     state->incomplete = true;
     return false;
@@ -154,11 +175,13 @@ static int count_pieces(struct qcow2_check_state *state, struct piece *piece, ui
     return status;
 }
 
-static int count_l1(struct qcow2_check_state *state, uint64_t l1_offset, uint64_t entries, uint64_t tables_before,
+static int count_l1(struct qcow2_check_state *state, uint64_t l1_offset, uint64_t entries, bool active,
                     struct imgtk_error *err)
 {
     int status;
-    if (entries > 0 && (l1_offset == 0 || (l1_offset & (state->image->geometry.cluster_size - 1)))) {
+    if (entries == 0)
+        return 0;
+    if (l1_offset == 0 || (l1_offset & (state->image->geometry.cluster_size - 1))) {
         qcow2_check_corruption(state, "ERROR L1 table at 0x%" PRIx64 " is not aligned", l1_offset);
         state->incomplete = true;
         return 0;
@@ -168,8 +191,8 @@ static int count_l1(struct qcow2_check_state *state, uint64_t l1_offset, uint64_
     struct piece *piece = malloc(sizeof(*piece));
     if (!piece)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for an L1 table");
-    piece->active = tables_before == 0;
-    piece->tables_before = tables_before;
+    piece->active = active;
+    piece->tables_before = state->l1_tables++;
     status = count_pieces(state, piece, l1_offset, entries, err);
     free(piece);
     return status;
@@ -177,36 +200,28 @@ static int count_l1(struct qcow2_check_state *state, uint64_t l1_offset, uint64_
 
 /* ---- Snapshots ------------------------------------------------------------ */
 
-/* The walk over snapshots. */
-struct walk {
-    struct qcow2_check_state *state;
-    uint64_t tables_before;
-};
-
 static int count_snapshot(void *context, const struct qcow2_snapshot *snapshot, struct imgtk_error *err)
 {
-    struct walk *walk = context;
-    walk->tables_before++; /* the active one comes first */
-    if (walk->state->image->header.version >= 3 && snapshot->extra_length < QCOW2_SNAPSHOT_MIN_EXTRA)
-        qcow2_check_corruption(walk->state, "ERROR snapshot %s: its entry is incomplete", snapshot->id);
+    struct qcow2_check_state *state = context;
+    if (state->image->header.version >= 3 && snapshot->extra_length < QCOW2_SNAPSHOT_MIN_EXTRA)
+        qcow2_check_corruption(state, "ERROR snapshot %s: its entry is incomplete", snapshot->id);
     if ((uint64_t)snapshot->l1_size * 8 > QCOW2_MAX_L1_BYTES) {
-        qcow2_check_corruption(walk->state, "ERROR snapshot %s: L1 table of %" PRIu32 " entries", snapshot->id,
+        qcow2_check_corruption(state, "ERROR snapshot %s: L1 table of %" PRIu32 " entries", snapshot->id,
                                snapshot->l1_size);
-        walk->state->incomplete = true;
+        state->incomplete = true;
         return 0;
     }
-    return count_l1(walk->state, snapshot->l1_offset, snapshot->l1_size, walk->tables_before, err);
+    return count_l1(state, snapshot->l1_offset, snapshot->l1_size, false, err);
 }
 
 static int count_snapshots(struct qcow2_check_state *state, struct imgtk_error *err)
 {
     struct qcow2 *image = state->image;
-    struct walk walk = { .state = state };
     struct imgtk_error fault = IMGTK_ERROR_INIT;
     uint64_t end;
     if (image->header.snapshot_count == 0)
         return 0;
-    int status = qcow2_snapshots_walk(image, count_snapshot, &walk, &end, &fault);
+    int status = qcow2_snapshots_walk(image, count_snapshot, state, &end, &fault);
     if (status == IMGTK_ECORRUPT || status == IMGTK_ELIMIT) {
         qcow2_check_corruption(state, "ERROR snapshot table at 0x%" PRIx64 ": %s", image->header.snapshots_offset,
                                fault.message);
@@ -273,7 +288,7 @@ int qcow2_count_references(struct qcow2_check_state *state, struct imgtk_error *
     int status;
     qcow2_count_range(state, 0, image->geometry.cluster_size, QCOW2_USE_ALONE, &status, err);
     if (status == 0)
-        status = count_l1(state, image->header.l1_offset, image->header.l1_size, 0, err);
+        status = count_l1(state, image->header.l1_offset, image->header.l1_size, true, err);
     if (status == 0)
         status = count_snapshots(state, err);
     if (status == 0)

@@ -289,6 +289,47 @@ def test_tables_have_a_budget(place):
     imgtk_fails("info", "--max-metadata=128k", image, match="more than 131072 bytes of tables .*--max-metadata")
 
 
+def many_tables(path, kind):
+    """A small file that says so often where a large table is that going over it each time would take hours."""
+    cluster = 1 << 21 if kind == "L2" else 1 << 16
+    place, large, names = 1 << 23, (1 << 26, 1 << 22), [b"%05d" % i for i in range(65535)]
+    places = dict.fromkeys(names, large)
+    if kind == "L2":  # that many L1 tables might name one L2 table, but all of them but one are empty
+        places = dict.fromkeys(names, (0, 0)) | {names[-1]: (7 * cluster, len(names))}
+    if kind == "bitmaps":
+        table = b"".join(struct.pack(">QIIBBHI8s", *places[name], 0, 1, 16, 5, 0, name) for name in names)
+    else:
+        table = b"".join(struct.pack(">QIHHIIQIIQQ8s", *places[name], 5, 1, 0, 0, 0, 0, 16, 0, MIB, name + b"n")
+                         for name in names)
+    snapshots, bitmaps = (0, 1) if kind == "bitmaps" else (len(names), 0)
+    header = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, cluster.bit_length() - 1, MIB, 0, 1, 2 * cluster,
+                         cluster, 1, snapshots, place if snapshots else 0, 0, 0, bitmaps, 4, 104)
+    extension = struct.pack(">IIIIQQ", 0x23852875, 24, len(names), 0, len(table), place) if bitmaps else b""
+    parts = [(0, header + extension), (place, table)]
+    if kind == "L2":
+        parts += [(7 * cluster, struct.pack(">Q", 8 * cluster) * len(names)),
+                  (8 * cluster, struct.pack(">Q", 9 * cluster) * (cluster // 8))]
+    with open(path, "wb") as file:
+        for offset, data in parts:
+            file.seek(offset)
+            file.write(data)
+        file.truncate(1 << 27)
+    return path
+
+
+@pytest.mark.parametrize("kind, match", [
+    ("L1", "lies where something else is"),
+    ("L2", "is named twice by one L1 table"),
+    ("bitmaps", "lies where something else is"),
+], ids=["L1", "L2", "bitmaps"])
+def test_no_table_is_gone_over_again_and_again(place, kind, match):
+    image = many_tables(place / "images/a.qcow2", kind)
+    for words in (["--untrusted"], ["-r", "all"]):
+        result = imgtk("check", *words, image, code=2, timeout=20)
+        assert re.search(match, result.err), result
+    imgtk_fails("snapshot", "-c", "name", image, match="errors: repair it", timeout=20)
+
+
 @BOTH
 def test_an_image_that_backs_itself(place, trust):
     image = make_image(place / "images/a.qcow2", MIB)
