@@ -1,4 +1,5 @@
 """A process that dies at any write while it changes an image in place: the disk is the old one or the new one."""
+import json
 import shutil
 import struct
 
@@ -179,6 +180,34 @@ def test_replay_of_a_log(shim, tmp_path, how):
         assert imgtk("check", "-q", "-r", "all", victim.work / "image").code == 0
         assert victim.disk() == victim.before, at
         assert qemu_img("check", "-f", "vhdx", victim.work / "image").code == 0
+
+
+def make_damaged(folder, places):
+    """A VHDX with a damaged copy of a header, or of the region table, or one of each."""
+    image = vhdx.Image(2 * MIB)
+    image.put(1, b"a" * MIB)
+    path = image.write(folder / "image")
+    for place in places:
+        vhdx.patch(path, place + 100, b"?")
+
+
+@pytest.mark.parametrize("how", ["before", "half"])
+@pytest.mark.parametrize("places", [vhdx.HEADER_OFFSETS[:1], vhdx.HEADER_OFFSETS[1:], vhdx.REGION_OFFSETS[:1],
+                                    vhdx.REGION_OFFSETS[1:], (vhdx.HEADER_OFFSETS[0], vhdx.REGION_OFFSETS[1])])
+def test_repair_of_copies(shim, tmp_path, places, how):
+    """Of each pair a good one is left, so that the image opens, has no more faults than before, and can be repaired."""
+    victim = Victim(shim, tmp_path, lambda folder: make_damaged(folder, places), "check", "-q", "-r", "all", "image")
+    faults = []
+    for at in range(1, victim.count + 1):
+        assert victim.run(at, FAULT_KILL=how).code == -9, at
+        assert victim.disk() == victim.before, at
+        if vhdx.REGION_OFFSETS[0] not in places:  # QEMU reads no other region table
+            assert qemu_img("check", "-f", "vhdx", victim.work / "image").code == 0
+        found = json.loads(imgtk("check", "--output=json", victim.work / "image", code=None).out)
+        faults.append(found.get("corruptions", 0))
+        assert victim.again().code == 0
+        assert imgtk("check", victim.work / "image").err == "" and victim.disk() == victim.before
+    assert max(faults) <= len(places) and (faults[0] == len(places) or how == "half"), faults
 
 
 def test_calls_that_fail(shim, tmp_path):
