@@ -45,6 +45,33 @@ static int repair_count(struct vdi *vdi, uint32_t allocated, struct imgtk_check 
     return 0;
 }
 
+static const char *why_not_cut(const struct vdi *vdi, const struct imgtk_check *check)
+{
+    if (check->corruptions > 0)
+        return "the image has other faults";
+    if (vdi->header.type == VDI_STATIC)
+        return "a static disk keeps its room";
+    if (vdi->header.blocks > vdi->blocks)
+        return "the block table has entries for more than the disk";
+    return NULL;
+}
+
+static int cut_leaks(struct vdi *vdi, const struct vdi_scan *scan, struct imgtk_check *check, struct imgtk_error *err)
+{
+    uint64_t stride = (uint64_t)vdi->header.block_size + vdi->header.block_extra;
+    uint64_t table_end = vdi->header.table_offset + (uint64_t)vdi->header.blocks * 4;
+    struct leaks_tail tail = { .end = scan->end > table_end ? scan->end : table_end,
+                               .unsafe = why_not_cut(vdi, check) };
+    if (tail.end < vdi->file_size)
+        tail.count = imgtk_min_u64((vdi->file_size - tail.end) / stride, scan->leaked);
+    if (!leaks_can_cut(check, vdi->file, &tail))
+        return 0;
+    int status = leaks_cut(check, vdi->file, &tail, err);
+    if (!status)
+        vdi->file_size = tail.end;
+    return status;
+}
+
 int vdi_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
 {
     struct vdi *vdi = handle;
@@ -63,6 +90,8 @@ int vdi_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
     }
     report_rest(check);
     leaks_report(check, vdi->file, "blocks", scan.leaked);
+    if (!status)
+        status = cut_leaks(vdi, &scan, check, err);
     check->image_end_offset = scan.end;
     check->total_clusters = vdi->blocks;
     check->allocated_clusters = scan.allocated;

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "../common/leaks.h"
 #include "imgtk/bytes.h"
@@ -59,6 +60,32 @@ static int check_reserved(struct vhdx_image *image, struct imgtk_check *check, s
     return 0;
 }
 
+static const char *why_not_cut(const struct vhdx_image *image, const struct imgtk_check *check)
+{
+    static const struct vhdx_guid none = { { 0 } };
+    if (check->corruptions > 0)
+        return "the image has other faults";
+    if (image->replayed || memcmp(&image->header.header.log_guid, &none, sizeof(none)) != 0)
+        return "the log has not been replayed";
+    if (image->regions.other_length > 0)
+        return "the file has regions of an unknown kind";
+    return NULL;
+}
+
+static int cut_leaks(struct vhdx_image *image, const struct vhdx_scan *scan, struct imgtk_check *check,
+                     struct imgtk_error *err)
+{
+    struct leaks_tail tail = { scan->named_end, scan->leaked_behind, why_not_cut(image, check) };
+    if (!leaks_can_cut(check, image->file, &tail))
+        return 0;
+    int status = vhdx_headers_renew(image, err);
+    if (!status)
+        status = leaks_cut(check, image->file, &tail, err);
+    if (!status)
+        image->stored_size = image->file_size = tail.end;
+    return status;
+}
+
 int vhdx_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
 {
     struct vhdx_image *image = handle;
@@ -73,6 +100,8 @@ int vhdx_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
         status = vhdx_scan(image, &scan, err);
     if (!status)
         leaks_report(check, image->file, "blocks", scan.leaked);
+    if (!status)
+        status = cut_leaks(image, &scan, check, err);
     check->total_clusters = image->block_count;
     check->allocated_clusters = scan.allocated;
     check->fragmented_clusters = scan.fragmented;

@@ -75,7 +75,7 @@ static int write_other_header(struct vhdx_image *image, const struct vhdx_guid *
 }
 
 /* Both, one after the other: whenever it ends, one of them is good. */
-static int write_headers(struct vhdx_image *image, struct imgtk_error *err)
+int vhdx_headers_renew(struct vhdx_image *image, struct imgtk_error *err)
 {
     struct vhdx_guid file_write;
     int status = vhdx_guid_random(&file_write, err);
@@ -130,7 +130,7 @@ int vhdx_repair(struct vhdx_image *image, struct imgtk_check *check, struct imgt
     uint64_t fixed = found + image->replayed; /* a log is no corruption, but what is done about it counts as one */
     int status = image->replayed ? write_patches(image, err) : 0;
     if (!status && headers)
-        status = write_headers(image, err);
+        status = vhdx_headers_renew(image, err);
     if (status)
         return status;
     forget_log(image);

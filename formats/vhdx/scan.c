@@ -160,11 +160,17 @@ static void find_leaks(const struct vhdx_image *image, struct taken *taken, stru
     take_reserve(image, taken);
     scan->leaked = count_leaked(image, taken);
     scan->leaked -= imgtk_min_u64(scan->leaked, others);
+    uint64_t mib = image->file_size / VHDX_MIB;
+    while (mib > 0 && !is_taken(taken, mib - 1))
+        mib--;
+    scan->named_end = mib * VHDX_MIB;
+    uint64_t behind = (image->file_size - scan->named_end) / image->metadata.block_size;
+    scan->leaked_behind = imgtk_min_u64(behind, scan->leaked);
 }
 
 int vhdx_scan(struct vhdx_image *image, struct vhdx_scan *scan, struct imgtk_error *err)
 {
-    scan->allocated = scan->fragmented = scan->leaked = 0;
+    scan->allocated = scan->fragmented = scan->leaked = scan->leaked_behind = 0;
     scan->end = tables_end(image);
     /* At most 16 MiB each: the file's size is limited. */
     size_t bytes = (size_t)(image->file_size / VHDX_MIB / 8 + 1);

@@ -188,6 +188,8 @@ struct vhdx_scan {
     bool strict;                    /* for check: tells of reserved bits, which harm nobody who reads, and finds leaks */
     uint64_t allocated, fragmented; /* out: payload blocks */
     uint64_t leaked;                /* out, when strict: room for so many payload blocks that nothing names */
+    uint64_t leaked_behind;         /* out, when strict: those of them that lie behind named_end */
+    uint64_t named_end;             /* out, when strict: of all that anything names */
     uint64_t end;                   /* out: of the last block in the file */
 };
 int vhdx_scan(struct vhdx_image *image, struct vhdx_scan *scan, struct imgtk_error *err);
@@ -200,6 +202,9 @@ int vhdx_scan(struct vhdx_image *image, struct vhdx_scan *scan, struct imgtk_err
  * on disk, and of each pair of copies a good one.
  */
 int vhdx_repair(struct vhdx_image *image, struct imgtk_check *check, struct imgtk_error *err);
+
+/* Both headers with a new identifier of the file's writer, which has to change before the file does, and no log. */
+int vhdx_headers_renew(struct vhdx_image *image, struct imgtk_error *err);
 
 /* Puts the checksum into a structure that has one. */
 void vhdx_seal(uint8_t *structure, size_t length);

@@ -16,6 +16,7 @@ struct walk {
     uint8_t *seen;             /* one bit per grain-sized place in the window */
     uint64_t window, places;   /* first place of the window; places in the file */
     uint64_t taken;            /* places that grains have */
+    uint64_t grains_end;       /* of the last grain in the file */
     bool count;                /* the first pass counts and reports tables */
 };
 
@@ -85,6 +86,8 @@ static int check_grains(struct walk *walk, uint64_t first, const uint64_t *value
         if (values[i] == VMDK_GRAIN_ZERO)
             continue;
         if (!walk->extent->sparse.compressed) {
+            uint64_t end = values[i] + walk->extent->sparse.grain;
+            walk->grains_end = end > walk->grains_end ? end : walk->grains_end;
             mark_place(walk, first + i, values[i]);
             continue;
         }
@@ -205,6 +208,46 @@ static uint64_t count_leaked(const struct walk *walk)
     return room > used ? room - used : 0;
 }
 
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Of a directory, where it has its place, and of its tables. */
+static uint64_t directory_end(const struct walk *walk, const uint32_t *gd, uint64_t offset)
+{
+    const struct vmdk_sparse *sparse = &walk->extent->sparse;
+    uint64_t end = gd ? offset + imgtk_round_up(sparse->gd_entries * 4, VMDK_SECTOR) : 0;
+    for (uint64_t i = 0; i < sparse->gd_entries && gd; i++)
+        if (gd[i] != 0)
+            end = later(end, vmdk_gt_offset(sparse, gd[i]) + (uint64_t)sparse->gtes_per_gt * 4);
+    return end;
+}
+
+/* All faults are counted by now: without one, every copy of a directory that the header names has been read. */
+static int cut_leaks(const struct walk *walk, uint64_t leaked, struct imgtk_error *err)
+{
+    struct vmdk_extent *extent = walk->extent;
+    const struct vmdk_sparse *sparse = &extent->sparse;
+    uint64_t end = later(walk->grains_end, sparse->overhead);
+    end = later(end, directory_end(walk, extent->gd, sparse->gd_offset));
+    end = later(end, directory_end(walk, walk->copy, sparse->rgd_offset));
+    end = later(end, sparse->descriptor_offset + sparse->descriptor_length);
+    struct leaks_tail tail = { .end = end };
+    if (end < extent->file_size)
+        tail.count = imgtk_min_u64((extent->file_size - end) / sparse->grain, leaked);
+    if (walk->check->corruptions > 0)
+        tail.unsafe = "the image has other faults";
+    else if (sparse->unclean)
+        tail.unsafe = "the extent was not closed by its last writer";
+    if (!leaks_can_cut(walk->check, extent->file, &tail))
+        return 0;
+    int status = leaks_cut(walk->check, extent->file, &tail, err);
+    if (!status)
+        extent->file_size = end;
+    return status;
+}
+
 static int check_extent(struct vmdk_extent *extent, struct imgtk_check *check, struct imgtk_error *err)
 {
     struct walk walk = { .extent = extent, .check = check, .count = true };
@@ -223,6 +266,8 @@ static int check_extent(struct vmdk_extent *extent, struct imgtk_check *check, s
     } while (!status && !extent->sparse.compressed && walk.window < walk.places);
     if (!status)
         leaks_report(check, extent->file, "grains", count_leaked(&walk));
+    if (!status)
+        status = cut_leaks(&walk, count_leaked(&walk), err);
     free(walk.seen);
     free(walk.copy);
     return status;
@@ -231,8 +276,6 @@ static int check_extent(struct vmdk_extent *extent, struct imgtk_check *check, s
 int vmdk_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
 {
     struct vmdk_image *image = handle;
-    if (check->repair)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "vmdk images can be checked, but not repaired");
     for (size_t i = 0; i < image->extent_count; i++) {
         struct vmdk_extent *extent = &image->extents[i];
         if (!vmdk_is_sparse(extent)) /* has nothing but data */

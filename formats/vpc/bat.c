@@ -206,6 +206,9 @@ int vpc_bat_scan(struct vpc *vpc, vpc_fault_fn fault, void *context, struct vpc_
         status = find_overlaps(vpc, &starts, fault, context, out);
     if (!status)
         out->leaked = count_leaked(vpc, &starts, tables_end(vpc));
+    if (!status && starts.count > 0)
+        out->blocks_end =
+            (uint64_t)starts.sectors[starts.count - 1] * VPC_SECTOR + vpc->bitmap_size + vpc->header.block_size;
     free(starts.sectors);
     return status;
 }

@@ -107,6 +107,7 @@ struct vpc_scan {
     uint32_t allocated, faults;
     uint64_t leaked; /* room for so many blocks, between others or behind them */
     uint64_t end; /* of the last block or of the table */
+    uint64_t blocks_end; /* of the last block, with what of it is beyond the end of the disk; 0: there is none */
 };
 /* `fault` hears of every bad entry and of every pair of blocks that overlap; not 0 stops the scan with that value. */
 typedef int (*vpc_fault_fn)(void *context, const struct imgtk_error *fault);

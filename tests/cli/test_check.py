@@ -1,12 +1,15 @@
 """imgtk check tells and returns what qemu-img tells and returns."""
 import json
+import shutil
 import struct
 from pathlib import Path
 
+import build_vhd as vhd
 import pytest
 import vhdx_images as vhdx
 
-from imgtk_test import KIB, MIB, assert_same_bytes, compressible, imgtk, imgtk_fails, make_image, make_raw, qemu_img
+from imgtk_test import (KIB, MIB, assert_same_bytes, compressible, imgtk, imgtk_fails, make_image, make_raw, qemu_img,
+                        qemu_io)
 
 CHECKED = ["vdi", "vmdk", "vhdx"]
 
@@ -163,8 +166,8 @@ def test_repair_of_copies_in_a_vhdx(folder, place):
 
 # ---- What nothing names -----------------------------------------------------------------
 
-def lose_block(path, fmt):
-    """Takes the second data block or grain out of the tables: nothing names its place any more."""
+def lose_block(path, fmt, which=1):
+    """Takes the second data block or grain out of the tables: nothing names its place any more. -1: the last one."""
     data = bytearray(Path(path).read_bytes())
     if fmt == "vdi":
         table, width, none = int.from_bytes(data[0x154:0x158], "little"), 4, b"\xff" * 4
@@ -176,11 +179,12 @@ def lose_block(path, fmt):
         for directory in (48, 56):
             gd = int.from_bytes(data[directory:directory + 8], "little") * 512
             gt = int.from_bytes(data[gd:gd + 4], "little") * 512
-            at = [at for at in range(gt, gt + 2048, 4) if data[at:at + 4] != bytes(4)][1]
+            at = [at for at in range(gt, gt + 2048, 4) if data[at:at + 4] != bytes(4)][which]
             data[at:at + 4] = bytes(4)
         Path(path).write_bytes(data)
         return
-    at = [at for at in range(table, table + 64, width) if data[at:at + width] not in (none, b"\2".ljust(width, b"\0"))][1]
+    entries = range(table, table + 16 * width // (2 if fmt == "vpc" else 1), width)
+    at = [at for at in entries if data[at:at + width] not in (none, b"\2".ljust(width, b"\0"))][which]
     data[at:at + width] = none
     if fmt == "vdi":
         count = int.from_bytes(data[0x184:0x188], "little") - 1
@@ -196,11 +200,86 @@ def test_leaks(folder, fmt, writer):
     (imgtk if writer == "imgtk" else qemu_img)("convert", "-O", fmt, *options, raw, "a.img")
     assert imgtk("check", "a.img").err == ""
     lose_block("a.img", fmt)
-    for options in ([], ["-r", "leaks"] if fmt != "vmdk" else []):
+    for options in ([], ["-r", "leaks"]):
         result = imgtk("check", *options, "a.img", code=3)
         assert "\n1 leaked clusters were found on the image.\n" in result.out and len(result.err.splitlines()) == 1
     if fmt != "vpc":
         assert qemu_img("check", "-f", fmt, "a.img").code == 0
+
+
+def disk(path, fmt):
+    return imgtk("checksum", "-f", fmt, path).out.split()[0]
+
+
+@pytest.mark.parametrize("fmt", ["vdi", "vpc", "vhdx", "vmdk"])
+@pytest.mark.parametrize("writer", ["imgtk", "qemu-img"])
+def test_leaks_at_the_end_are_cut_off(folder, fmt, writer):
+    options = ["-o", "block_size=1M"] if fmt == "vhdx" else []
+    raw = make_raw("a.raw", 16 * MIB, [(MIB, compressible(3 * MIB)), (9 * MIB, compressible(2 * MIB + 512))])
+    (imgtk if writer == "imgtk" else qemu_img)("convert", "-O", fmt, *options, raw, "a.img")
+    lost = {"vdi": 2, "vhdx": 2, "vpc": 1, "vmdk": 3}[fmt]
+    for _ in range(lost):
+        lose_block("a.img", fmt, -1)
+    shutil.copy("a.img", "before.img")
+    before, size = disk("a.img", fmt), Path("a.img").stat().st_size
+    assert f"{lost} leaked clusters" in imgtk("check", "a.img", code=3).out
+    result = imgtk("check", "-r", "leaks", "a.img")
+    assert f"    {lost} leaked clusters\n" in result.out and "\nNo errors were found" in result.out
+    cut = {"vdi": MIB, "vhdx": MIB, "vpc": 2 * MIB, "vmdk": 64 * KIB}[fmt] * lost
+    assert cut <= size - Path("a.img").stat().st_size < cut + 64 * KIB
+    assert disk("a.img", fmt) == before
+    assert qemu_img("compare", "-f", fmt, "-F", fmt, "before.img", "a.img").code == 0
+    if fmt != "vpc":
+        assert qemu_img("check", "-f", fmt, "a.img").code == 0
+    assert imgtk("check", "-r", "all", "a.img").err == ""
+
+
+@pytest.mark.parametrize("fmt", ["vdi", "vpc", "vhdx", "vmdk"])
+def test_an_image_without_its_leaks_goes_on_to_be_written(folder, fmt):
+    """QEMU puts its next block where the lost one was."""
+    imgtk("convert", "-O", fmt, make_raw("a.raw", 16 * MIB, [(MIB, compressible(8 * MIB))]), "a.img")
+    lose_block("a.img", fmt, -1)
+    imgtk("check", "-q", "-r", "leaks", "a.img")
+    qemu_io("a.img", "write -P 7 9M 3M", fmt=fmt)
+    qemu_io("a.img", "read -P 7 9M 3M", fmt=fmt)
+    assert imgtk("check", "a.img").err == ""
+
+
+def flip(path, at, value):
+    data = bytearray(Path(path).read_bytes())
+    data[at:at + len(value)] = value
+    Path(path).write_bytes(data)
+
+
+@pytest.mark.parametrize("fmt, damage, reason", [
+    ("vdi", lambda: flip("a.img", 0x184, b"\x77"), "other faults"),
+    ("vdi", lambda: flip("a.img", 0x170, struct.pack("<Q", 15 * MIB)), "for more than the disk"),
+    ("vpc", lambda: flip("a.img", 0, b"?"), "other faults"),
+    ("vhdx", lambda: vhdx.patch("a.img", vhdx.HEADER_OFFSETS[0] + 100, b"?"), "other faults"),
+    ("vmdk", lambda: flip("a.img", 72, b"\1"), "not closed"),
+])
+def test_leaks_at_the_end_stay_where_that_is_not_safe(folder, fmt, damage, reason):
+    options = ["-o", "block_size=1M"] if fmt == "vhdx" else []
+    raw = make_raw("a.raw", 16 * MIB, [(MIB, compressible(8 * MIB))])
+    imgtk("convert", "-O", fmt, *options, raw, "a.img")
+    lose_block("a.img", fmt, -1)
+    lose_block("a.img", fmt, -1)
+    damage()
+    before = Path("a.img").read_bytes()
+    result = imgtk("check", "-r", "leaks", "a.img", code=None)
+    assert result.code in (2, 3) and "stays there: " in result.err and reason in result.err
+    assert Path("a.img").read_bytes() == before
+
+
+def test_leaks_of_a_vhd_whose_writer_keeps_more(tmp_path):
+    image = tmp_path / "a.vhd"
+    for creator, pieces, code in [(b"win ", [(0, b"a" * 512), (4 * MIB, b"b" * 512)], 0),
+                                  (b"tap\0", [(0, b"a" * 512), (4 * MIB, b"b" * 512)], 3), (b"win ", [], 3)]:
+        vhd.build(image, 8 * MIB, pieces, creator=creator)
+        data = image.read_bytes()
+        image.write_bytes(data[:-512] + bytes(3 * MIB) + data[-512:])
+        assert ("stays there: " in imgtk("check", "-r", "leaks", image, code=code).err) == (code == 3)
+        assert (image.stat().st_size == len(data)) == (code == 0)
 
 
 def test_reserved_bits_of_a_vhdx(folder):
@@ -224,6 +303,20 @@ def test_reserved_bits_of_a_vhdx(folder):
         imgtk("convert", "-O", "raw", "a.vhdx", "a.raw")
 
 
-def test_a_format_that_is_not_repaired(folder):
-    imgtk("create", "-q", "-f", "vmdk", "a.vmdk", "1M")
-    assert "checked, but not repaired" in imgtk("check", "-r", "all", "a.vmdk", code=63).err
+def test_nothing_else_of_a_vmdk_is_repaired(folder):
+    imgtk("convert", "-O", "vmdk", make_raw("a.raw", MIB, [(0, compressible(MIB))]), "a.vmdk")
+    lose_block("a.vmdk", "vmdk", -1)
+    data = Path("a.vmdk").read_bytes()
+    directory = int.from_bytes(data[48:56], "little") * 512
+    flip("a.vmdk", int.from_bytes(data[directory:directory + 4], "little") * 512, b"\xff\xff\xff")
+    before = Path("a.vmdk").read_bytes()
+    assert "other faults" in imgtk("check", "-r", "all", "a.vmdk", code=2).err
+    assert Path("a.vmdk").read_bytes() == before
+
+
+def test_a_compressed_vmdk_keeps_its_size(folder):
+    raw = make_raw("a.raw", MIB, [(0, b"a" * MIB)])
+    imgtk("convert", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, "a.vmdk")
+    before = Path("a.vmdk").read_bytes()
+    imgtk("check", "-r", "all", "a.vmdk")
+    assert Path("a.vmdk").read_bytes() == before

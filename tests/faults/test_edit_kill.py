@@ -182,6 +182,37 @@ def test_replay_of_a_log(shim, tmp_path, how):
         assert qemu_img("check", "-f", "vhdx", victim.work / "image").code == 0
 
 
+def make_longer(folder, fmt):
+    """An image whose last blocks nothing names: what is behind its end, before a footer, is a piece of a larger one."""
+    words = ["-o", "block_size=1M"] if fmt == "vhdx" else []
+    imgtk("convert", "-O", fmt, *words, make_raw(folder / "raw", 6 * MIB, [(0, b"a" * MIB), (4 * MIB, b"b" * MIB)]),
+          folder / "image")
+    (folder / "raw").unlink()
+    footer = 512 if fmt == "vpc" else 0
+    data = (folder / "image").read_bytes()
+    (folder / "image").write_bytes(data[:len(data) - footer] + bytes(5 * MIB) + data[len(data) - footer:])
+
+
+@pytest.mark.parametrize("how", ["before", "half"])
+@pytest.mark.parametrize("fmt", ["vdi", "vpc", "vhdx", "vmdk"])
+def test_cutting_off_leaks(shim, tmp_path, fmt, how):
+    """The file is as long as it was, or as long as it has to be; in both it opens, and has no fault but leaks."""
+    victim = Victim(shim, tmp_path, lambda folder: make_longer(folder, fmt), "check", "-q", "-r", "leaks", "image")
+    sizes = set()
+    for at in range(1, victim.count + 1):
+        assert victim.run(at, FAULT_KILL=how).code == -9, at
+        assert victim.disk() == victim.before == victim.after, at
+        assert imgtk("check", victim.work / "image", code=None).code in (0, 3), at
+        assert qemu_img("compare", "-f", fmt, "-F", fmt, victim.start / "image", victim.work / "image").code == 0
+        sizes.add((victim.work / "image").stat().st_size)
+        assert victim.again().code == 0
+        assert imgtk("check", victim.work / "image").err == ""
+    start = (victim.start / "image").stat().st_size
+    shorter = (victim.work / "image").stat().st_size
+    assert start - 6 * MIB < shorter < start - 3 * MIB
+    assert sizes == {start, shorter} or how == "half" and sizes == {shorter}  # half of the only write is all of it
+
+
 def make_damaged(folder, places):
     """A VHDX with a damaged copy of a header, or of the region table, or one of each."""
     image = vhdx.Image(2 * MIB)
