@@ -210,6 +210,14 @@ class Answer(BaseHTTPRequestHandler):
         self.server.over.wait(30)
         self.close_connection = True
 
+    def silent_at_the_end(self):
+        """To whoever asks for the last byte."""
+        (self.silent if self.wanted()[1] == len(self.server.content) else self.part)()
+
+    def refuses_much(self):
+        first, end = self.wanted()
+        (self.broken if end - first > 1 << 19 else self.part)()
+
     def silent_in_the_middle(self):
         self.half()
         self.silent()

@@ -50,7 +50,9 @@ static int begin_ranges(struct http *http, struct imgtk_error *err)
     int status = settle(http, err);
     if (!status)
         status = set_conditions(http, err);
-    return status ? status : imgtk_cache_new(HTTP_BLOCK, HTTP_CACHE, load_block, http, &http->cache, err);
+    if (!status)
+        status = imgtk_cache_new(HTTP_BLOCK, HTTP_CACHE, load_block, http, &http->cache, err);
+    return status ? status : http_ahead_new(http, &http->ahead, err);
 }
 
 static int begin_stream(struct http *http, struct imgtk_error *err)
@@ -65,16 +67,16 @@ static int begin_stream(struct http *http, struct imgtk_error *err)
 }
 
 /* libcurl calls it about once a second, also when nothing comes. */
-static int on_progress(void *cancel, curl_off_t total, curl_off_t now, curl_off_t to_send, curl_off_t sent)
+static int on_progress(void *context, curl_off_t total, curl_off_t now, curl_off_t to_send, curl_off_t sent)
 {
     (void)total, (void)now, (void)to_send, (void)sent;
-    return *(const volatile int *)cancel;
+    return http_is_over(context);
 }
 
-static bool make_cancellable(CURL *curl, const volatile int *cancel)
+static bool make_cancellable(CURL *curl, struct http *http)
 {
     return curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress) == CURLE_OK &&
-           curl_easy_setopt(curl, CURLOPT_XFERINFODATA, cancel) == CURLE_OK &&
+           curl_easy_setopt(curl, CURLOPT_XFERINFODATA, http) == CURLE_OK &&
            curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L) == CURLE_OK;
 }
 
@@ -86,7 +88,7 @@ static int set_up(struct http *http, const char *name, const struct imgtk_opts *
     http->timeout = (unsigned)imgtk_opts_number(opts, "timeout");
     http->spool_limit = imgtk_opts_number(opts, "spool-limit");
     http->start = malloc(HTTP_BLOCK);
-    if (!pattern || !http->start || !make_cancellable(pattern, http->cancel))
+    if (!pattern || !http->start || !make_cancellable(pattern, http))
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     int status = http_address_parse(&http->address, name, err);
     return status ? status : http_options_apply(opts, pattern, &http->address, err);
@@ -106,6 +108,8 @@ static int begin(struct http *http, const char *name, const struct imgtk_opts *o
 static void http_ops_close(void *handle)
 {
     struct http *http = handle;
+    atomic_store(&http->closing, true);
+    http_ahead_free(http->ahead);
     imgtk_cache_free(http->cache);
     http_stream_close(http->stream);
     http_handles_destroy(&http->handles);
@@ -166,6 +170,24 @@ static int read_cached(struct http *http, uint8_t *buf, size_t length, uint64_t 
     return 0;
 }
 
+static int read_ranges(struct http *http, uint8_t *buf, size_t length, uint64_t offset, struct imgtk_error *err)
+{
+    int status = 0;
+    http_ahead_note(http->ahead, length, offset);
+    while (!status && length > 0) {
+        size_t gap, piece = http_ahead_take(http->ahead, buf, length, offset, &gap);
+        if (piece == 0) {
+            piece = gap;
+            status = piece <= HTTP_BLOCK ? read_cached(http, buf, piece, offset, err)
+                                         : http_get(http, buf, piece, offset, err);
+        }
+        buf += piece;
+        offset += piece;
+        length -= piece;
+    }
+    return status;
+}
+
 static int http_ops_pread(void *handle, void *buf, size_t length, uint64_t offset, size_t *done,
                           struct imgtk_error *err)
 {
@@ -176,8 +198,7 @@ static int http_ops_pread(void *handle, void *buf, size_t length, uint64_t offse
     if (offset >= http->size)
         return 0;
     length = (size_t)imgtk_min_u64(length, http->size - offset);
-    int status = length <= HTTP_BLOCK ? read_cached(http, buf, length, offset, err)
-                                      : http_get(http, buf, length, offset, err);
+    int status = read_ranges(http, buf, length, offset, err);
     *done = status ? 0 : length;
     return status;
 }

@@ -14,7 +14,7 @@
 
 enum {
     HTTP_BLOCK = 32 << 10,            /* reads of no more go through the cache, in whole blocks */
-    HTTP_CACHE = 16 << 20,
+    HTTP_CACHE = 8 << 20,
     HTTP_MAX_CONNECTIONS = 64,
     HTTP_MAX_HEADERS = 256 << 10,     /* of one request, those of redirects included */
     HTTP_MAX_TAG = 256,               /* a longer ETag is passed over */
@@ -90,7 +90,7 @@ struct http {
     struct http_address address;
     struct http_handles handles;
     unsigned retries, timeout;
-    const volatile int *cancel;       /* not 0: no request goes on */
+    const volatile int *cancel;       /* not 0: no request goes on; see http_is_over() */
     uint64_t spool_limit;
     struct curl_slist *conditions;    /* headers that make the server refuse when the content has changed */
     struct http_reply known;          /* the first reply, which later ones must agree with; code 0: none yet */
@@ -99,11 +99,21 @@ struct http {
     uint8_t *start;                   /* the first bytes, `start_length` of them */
     size_t start_length;
     struct imgtk_cache *cache;
+    struct http_ahead *ahead;
+    atomic_bool closing;              /* what is being read ahead is not waited for */
     struct http_stream *stream;       /* of a server without ranges, else NULL */
 };
 
+/* The job was interrupted or is at its end: what is under way is given up. */
+static inline bool http_is_over(const struct http *http)
+{
+    return *http->cancel || atomic_load(&http->closing);
+}
+
 /* Exactly the range, which lies within the file. Called by any number of threads. */
 int http_get(struct http *http, void *buf, size_t length, uint64_t offset, struct imgtk_error *err);
+/* The same for bytes that may never be needed: gives up soon. */
+int http_get_ahead(struct http *http, void *buf, size_t length, uint64_t offset, struct imgtk_error *err);
 /* The first request: fills `known`, and `start` with up to HTTP_BLOCK bytes; *ranges false: it must be streamed. */
 int http_get_start(struct http *http, bool *ranges, struct imgtk_error *err);
 
@@ -114,6 +124,40 @@ int http_explain(const struct http *http, const struct http_handle *handle, CURL
                  struct imgtk_error *err);
 /* For CURLOPT_HEADERFUNCTION: `reply` is a struct http_reply. Too many headers end the request. */
 size_t http_on_header(char *line, size_t unit, size_t count, void *reply);
+
+/* ---- Which reads go through the file in order: front.c ------------------------------ */
+
+enum { HTTP_FRONTS = 4 };
+
+struct http_front {
+    uint64_t begin, end;              /* what reads have gone through, as far as it is remembered */
+    uint64_t read;                    /* how much of it they read */
+    uint64_t asked;                   /* as far as it has been read ahead */
+    uint64_t used;                    /* when: the number of the read; 0: never */
+};
+
+struct http_fronts { /* all zero: nothing has been read */
+    struct http_front list[HTTP_FRONTS];
+    uint64_t reads;
+};
+
+/* Takes note of a read. The front that it belongs to; NULL: the reads there are not, or not yet, in order. */
+struct http_front *http_fronts_note(struct http_fronts *fronts, uint64_t offset, uint64_t length);
+uint64_t http_front_passed(const struct http_front *front);
+void http_fronts_forget(struct http_fronts *fronts);
+
+/* ---- Reading ahead: ahead.c --------------------------------------------------------- */
+
+int http_ahead_new(struct http *http, struct http_ahead **out, struct imgtk_error *err);
+/* Ends the requests that are under way, if http->closing is set. */
+void http_ahead_free(struct http_ahead *ahead);
+/* Takes note of a read that begins; what comes behind it may be asked for. */
+void http_ahead_note(struct http_ahead *ahead, size_t length, uint64_t offset);
+/*
+ * Copies what has been read ahead from offset on, up to length bytes, waiting for what is on its way. Returns 0 where
+ * nothing has; then *gap is how many bytes, up to length, the caller has to ask for.
+ */
+size_t http_ahead_take(struct http_ahead *ahead, void *buf, size_t length, uint64_t offset, size_t *gap);
 
 /* ---- One reply, read as it comes: stream.c ----------------------------------------- */
 

@@ -10,6 +10,7 @@
 #define FIRST_PAUSE_MS 500u
 #define LONGEST_PAUSE_MS 8000u
 #define PAUSE_STEP_MS 100u
+#define RETRIES_AHEAD 2u /* then who needs the bytes asks for them, with all the patience that was wished for */
 #define LONGEST_WISH_MS 60000u /* of a server that says when to come again */
 
 /* A range on its way into memory, over as many requests as it takes. */
@@ -19,6 +20,7 @@ struct transfer {
     uint64_t offset;         /* of buf */
     size_t length, done;
     bool is_first;           /* nothing is known of the file yet */
+    bool is_ahead;           /* nobody may need it */
 
     /* Of the request at hand. */
     struct http_reply reply;
@@ -269,8 +271,9 @@ static bool may_pass(const struct transfer *transfer, CURLcode code)
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_CONNECT:
     case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_OPERATION_TIMEDOUT:
         return !transfer->is_first; /* whoever mistyped a name does not want to wait */
+    case CURLE_OPERATION_TIMEDOUT:
+        return !transfer->is_first && !transfer->is_ahead;
     case CURLE_GOT_NOTHING:
     case CURLE_PARTIAL_FILE:
     case CURLE_RECV_ERROR:
@@ -281,14 +284,14 @@ static bool may_pass(const struct transfer *transfer, CURLcode code)
     }
 }
 
-static void pause_before(unsigned tries, const struct http_handle *handle, const volatile int *cancel)
+static void pause_before(unsigned tries, const struct http_handle *handle, const struct http *http)
 {
     curl_off_t wish = 0;
     uint64_t milliseconds = tries < 5 ? FIRST_PAUSE_MS << (tries - 1) : LONGEST_PAUSE_MS;
     curl_easy_getinfo(handle->curl, CURLINFO_RETRY_AFTER, &wish);
     if (wish > 0)
         milliseconds = imgtk_min_u64((uint64_t)wish, LONGEST_WISH_MS / 1000) * 1000;
-    for (uint64_t slept = 0; slept < milliseconds && !*cancel; slept += PAUSE_STEP_MS)
+    for (uint64_t slept = 0; slept < milliseconds && !http_is_over(http); slept += PAUSE_STEP_MS)
         nanosleep(&(struct timespec){ .tv_nsec = PAUSE_STEP_MS * 1000000L }, NULL);
 }
 
@@ -298,6 +301,7 @@ static int run(struct transfer *transfer, struct imgtk_error *err)
     struct http_handle *handle = http_handles_take(&http->handles);
     if (!handle)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
+    unsigned retries = transfer->is_ahead && http->retries > RETRIES_AHEAD ? RETRIES_AHEAD : http->retries;
     int status;
     for (unsigned tries = 0;;) {
         CURLcode code;
@@ -306,13 +310,13 @@ static int run(struct transfer *transfer, struct imgtk_error *err)
             break;
         if (leave_place(http, handle, code, transfer->reply.code))
             continue;
-        if (!may_pass(transfer, code) || http->retries == 0)
+        if (!may_pass(transfer, code) || retries == 0)
             break;
-        if (tries == http->retries) {
+        if (tries == retries) {
             imgtk_fail_prefix(err, "tried again %u times", tries);
             break;
         }
-        pause_before(++tries, handle, http->cancel);
+        pause_before(++tries, handle, http);
     }
     http_handles_put(&http->handles, handle);
     return status;
@@ -327,6 +331,12 @@ int http_get(struct http *http, void *buf, size_t length, uint64_t offset, struc
         return 0;
     }
     struct transfer transfer = { .http = http, .buf = buf, .length = length, .offset = offset };
+    return run(&transfer, err);
+}
+
+int http_get_ahead(struct http *http, void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
+{
+    struct transfer transfer = { .http = http, .buf = buf, .length = length, .offset = offset, .is_ahead = true };
     return run(&transfer, err);
 }
 

@@ -9,7 +9,7 @@ import pytest
 from http_liar import Liar
 from http_server import Nginx
 from imgtk_test import (IMGTK, KIB, MIB, assert_same_bytes, compressible, environment, imgtk, imgtk_fails,
-                        imgtk_interrupted, make_image, make_raw, missing, peak_memory, qemu_img, tool)
+                        imgtk_interrupted, make_image, make_raw, missing, peak_memory, qemu_img, qemu_io, tool)
 
 NOWHERE = environment(TMPDIR="/nonexistent")  # a temporary copy is an error
 RAW = ["-f", "raw", "-O", "raw"]
@@ -133,6 +133,111 @@ def test_metadata_is_read_once(nginx, served):
     imgtk("map", nginx.url("disk.vhd"))
     ranges = [row[5] for row in nginx.log()]
     assert len(ranges) == len(set(ranges)) and len(ranges) < 200
+
+
+# ---- Reading ahead ---------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A disk of 192 MiB as a compressed qcow2 of 13 MiB, where each piece of 2 MiB is a range of 135 KiB."""
+    folder = tmp_path_factory.mktemp("packed")
+    make_raw(folder / "disk.raw", 192 * MIB, [(at, os.urandom(4 * KIB)) for at in range(0, 192 * MIB, 64 * KIB)])
+    imgtk("convert", "-c", "-f", "raw", "-O", "qcow2", folder / "disk.raw", folder / "disk.qcow2")
+    return folder
+
+
+def sent(nginx):
+    return sum(row[3] for row in nginx.log())
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("options", [[], ["-m", "1"], ["--connections=1"], ["--connections=2"]])
+def test_neighbours_share_a_request(tmp_path, nginx, served, packed, options):
+    os.link(packed / "disk.qcow2", served / "disk")
+    imgtk("convert", *options, "-O", "raw", nginx.url("disk"), tmp_path / "out")
+    assert_same_bytes(packed / "disk.raw", tmp_path / "out")
+    rows = nginx.log()
+    assert len(rows) < 64 and sum(row[3] for row in rows) < 1.2 * (served / "disk").stat().st_size
+
+
+@pytest.mark.threads
+def test_it_is_asked_ahead_of_a_single_reader(tmp_path, liar, packed):
+    server = liar((packed / "disk.qcow2").read_bytes(), "part", pause=0.1)
+    imgtk("convert", "-m", "1", "-O", "raw", server.url, "null:")
+    assert server.busiest > 2
+
+
+def test_the_front_of_compare_and_checksum_too(nginx, served, packed):
+    os.link(packed / "disk.qcow2", served / "disk")
+    for words in (["compare", "-f", "raw", packed / "disk.raw"], ["checksum"]):
+        imgtk(*words, nginx.url("disk"))
+        assert len(nginx.log()) < 64
+
+
+@pytest.mark.parametrize("words", [["info"], ["map"], ["check"], ["measure", "-O", "qcow2"]])
+def test_tables_are_read_without_what_lies_around_them(nginx, served, packed, words):
+    os.link(packed / "disk.qcow2", served / "disk")
+    imgtk(*words, nginx.url("disk"))
+    assert sent(nginx) < 400 * KIB
+
+
+def test_scattered_clusters_are_read_without_what_lies_around_them(tmp_path, nginx, served):
+    """Every eighth cluster of 64 KiB of a file of 32 MiB is in use."""
+    made = make_image(served / "disk", 32 * MIB, writes=["write -q -P 1 0 32M"])
+    qemu_io(made, *[f"discard -q {at + 64 * KIB} 448k" for at in range(0, 32 * MIB, 512 * KIB)])
+    imgtk("convert", "-O", "raw", nginx.url("disk"), tmp_path / "out")
+    assert sent(nginx) < 64 * 64 * KIB + 400 * KIB
+
+
+def test_what_is_read_ahead_may_fail(tmp_path, liar, packed):
+    """The readers ask for what they need by themselves, and what they are told is what counts."""
+    server = liar((packed / "disk.qcow2").read_bytes(), "refuses_much")
+    imgtk("convert", "--retries=0", "-O", "raw", server.url, tmp_path / "out")
+    assert_same_bytes(packed / "disk.raw", tmp_path / "out")
+    lengths = [int(last) - int(first) for first, last in
+               (request["Range"].removeprefix("bytes=").split("-") for request in server.seen)]
+    assert max(lengths) > MIB / 2, "it was tried"
+
+
+@pytest.mark.threads
+def test_lines_that_are_cut_while_reading_ahead(tmp_path, liar, packed):
+    server = liar((packed / "disk.qcow2").read_bytes(), "every_second_is_cut", after=1)
+    imgtk("convert", "-O", "raw", server.url, tmp_path / "out", timeout=120)
+    assert_same_bytes(packed / "disk.raw", tmp_path / "out")
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("after", [6, 12])
+@pytest.mark.parametrize("how", ["hangup", "other_etag", "too_long"])
+def test_failures_while_reading_ahead(tmp_path, liar, packed, how, after):
+    server = liar((packed / "disk.qcow2").read_bytes(), how, after=after)
+    imgtk_fails("convert", "--retries=0", "-O", "raw", server.url, tmp_path / "out", match=LATER_LIES[how], timeout=30)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("after", [6, 12])
+def test_an_interruption_while_reading_ahead(tmp_path, liar, packed, after):
+    server = liar((packed / "disk.qcow2").read_bytes(), "silent", after=after)
+    imgtk_interrupted("convert", "-O", "raw", server.url, tmp_path / "out", after=2)
+    assert len(server.seen) > after and os.listdir(tmp_path) == []
+
+
+@pytest.mark.threads
+def test_what_nobody_needs_is_not_waited_for(tmp_path, liar, packed):
+    """The end of the file, which the server keeps to itself, belongs to no cluster."""
+    content = (packed / "disk.qcow2").read_bytes() + bytes(3 * MIB)
+    server = liar(content, "silent_at_the_end")
+    begun = time.monotonic()
+    imgtk("convert", "-f", "qcow2", "-O", "raw", server.url, tmp_path / "out")
+    assert time.monotonic() - begun < 20, "its time-out is 60 seconds"
+    assert any(request["Range"].endswith(f"-{len(content) - 1}") for request in server.seen), "it was tried"
+    assert_same_bytes(packed / "disk.raw", tmp_path / "out")
+
+
+@pytest.mark.unsanitized
+def test_memory_of_reading_ahead_is_bounded(nginx, served, packed):
+    os.link(packed / "disk.qcow2", served / "disk")
+    assert peak_memory("convert", "-O", "raw", nginx.url("disk"), "null:") < 64 * MIB
 
 
 # ---- Servers without ranges ------------------------------------------------------------------
