@@ -65,6 +65,11 @@ def test_the_module_may_be_named_from_here(installed, module, tmp_path):
     assert "mini, a disk of everything: passed" in result.out
 
 
+def test_a_misspelt_format_is_told_once(installed, module, tmp_path):
+    result = conformance(installed, module, "minni", cwd=tmp_path, code=1)
+    assert result.out.count("Unknown file format 'minni'") == 1 and len(result.out.splitlines()) == 1
+
+
 def test_an_image_that_is_given_conforms(installed, module, tmp_path):
     make_raw(tmp_path / "content", MIB, [(0, compressible(200 * KIB))])
     imgtk("convert", "-f", "raw", "-O", "mini", tmp_path / "content", tmp_path / "image",

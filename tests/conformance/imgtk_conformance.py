@@ -77,6 +77,11 @@ def check_written(arguments, name, size, pieces):
     return passed
 
 
+def can_write(arguments):
+    """Told once: each of the disks would fail for the same reason."""
+    return run([PROGRAM, "create", "-f", arguments.format, "-o", "help"], ".")
+
+
 def main():
     parser = argparse.ArgumentParser(
         prog="imgtk-conformance", usage="imgtk-conformance [-o OPTIONS] FORMAT [IMAGE CONTENT]",
@@ -95,6 +100,8 @@ def main():
         passed = check_image(arguments, *arguments.files, ".")
         print(f"{arguments.format}, {arguments.files[0]}: {'passed' if passed else 'FAILED'}")
         return 0 if passed else 1
+    if not can_write(arguments):
+        return 1
     results = [check_written(arguments, *disk) for disk in disks()]
     return 0 if all(results) else 1
 

@@ -5,23 +5,12 @@ import struct
 
 import pytest
 import vhdx_images as vhdx
-from imgtk_test import (KIB, MIB, SANITIZE, TESTS, environment, execute, imgtk, make_image, make_raw, qemu_img,
-                        qemu_io, tool)
+from imgtk_test import KIB, MIB, environment, imgtk, make_image, make_raw, qemu_img, qemu_io
 
 pytestmark = pytest.mark.unsanitized  # a sanitizer must be the first library
 WRITES = "pwrite,fsync,ftruncate,fallocate"
 LAYOUTS = {"plain": "", "tiny": "cluster_size=512,refcount_bits=64", "v2": "compat=0.10",
            "subclusters": "extended_l2=on,cluster_size=16k"}
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    if SANITIZE:
-        pytest.skip("a sanitizer must be the first library")
-    library = tmp_path_factory.mktemp("shim") / "faulty.so"
-    execute([tool("gcc"), "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, TESTS / "faults/faulty.c",
-             "-ldl"])
-    return library
 
 
 class Victim:

@@ -9,8 +9,8 @@ import time
 from functools import lru_cache
 
 import pytest
-from imgtk_test import (IMGTK, KIB, MIB, SANITIZE, TESTS, assert_same_bytes, compressible, digest, environment, execute,
-                        imgtk, imgtk_fails, make_raw, missing, qemu_img, tool)
+from imgtk_test import (IMGTK, KIB, MIB, assert_same_bytes, compressible, digest, environment, execute, imgtk,
+                        imgtk_fails, make_raw, missing, qemu_img, tool)
 
 UUID = "11223344-5566-7788-99aa-bbccddeeff00"
 TARGETS = {
@@ -46,16 +46,6 @@ def assert_one_line(result):
 
 def files(folder):
     return sorted(os.listdir(folder))
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory):
-    """The library that is preloaded."""
-    if SANITIZE:
-        pytest.skip("a sanitizer must be the first library")
-    library = tmp_path_factory.mktemp("shim") / "faulty.so"
-    execute([tool("gcc"), "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, TESTS / "faults/faulty.c", "-ldl"])
-    return library
 
 
 def make_source(folder, size=320 * KIB):
