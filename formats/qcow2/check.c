@@ -61,6 +61,8 @@ static int compare_block(struct qcow2_check_state *state, struct qcow2_check_wor
     (void)context;
     qcow2_refcount_span(state, index, &first, &end);
     int status = read_block(state, index, worker->table, &block, err);
+    if (!block && qcow2_tally_is_blank(&state->tally, first, end))
+        return status;
     for (uint64_t cluster = first; cluster < end && status == 0; cluster++) {
         uint32_t entry = qcow2_tally_entry(&state->tally, cluster), references = entry >> QCOW2_TALLY_USE_BITS;
         uint64_t refcount = stored_refcount(state, block, cluster - first);

@@ -74,6 +74,15 @@ static inline enum qcow2_use qcow2_tally_use(const struct qcow2_tally *tally, ui
     return (enum qcow2_use)(qcow2_tally_entry(tally, cluster) & QCOW2_TALLY_USE_MASK);
 }
 
+/* Whether none of the clusters [first, end) is referenced, as far as that shows without looking at each. */
+static inline bool qcow2_tally_is_blank(const struct qcow2_tally *tally, uint64_t first, uint64_t end)
+{
+    for (uint64_t page = first >> QCOW2_TALLY_PAGE_BITS; page << QCOW2_TALLY_PAGE_BITS < end; page++)
+        if (tally->pages[page].entries)
+            return false;
+    return true;
+}
+
 /* ---- One run of the check ------------------------------------------------------- */
 
 /* What one thread has for itself. */

@@ -17,14 +17,16 @@ static uint64_t block_of(const struct qcow2_edit *edit, uint64_t cluster)
     return cluster >> geometry_of(edit)->refcount_block_bits;
 }
 
+/* The first bytes come from calloc(): of a file that is nearly all holes, few are ever touched. */
 static int grow_bytes(uint8_t **bytes, uint64_t from, uint64_t to, struct imgtk_error *err)
 {
-    uint8_t *grown = to > from ? realloc(*bytes, (size_t)to) : *bytes;
     if (to <= from)
         return 0;
+    uint8_t *grown = *bytes ? realloc(*bytes, (size_t)to) : calloc(1, (size_t)to);
     if (!grown)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for the state of clusters");
-    memset(grown + from, 0, (size_t)(to - from));
+    if (*bytes)
+        memset(grown + from, 0, (size_t)(to - from));
     *bytes = grown;
     return 0;
 }
@@ -255,6 +257,11 @@ static int write_table(struct qcow2_edit *edit, struct imgtk_error *err)
     return status;
 }
 
+static bool has_block(const struct qcow2_edit *edit, uint64_t index)
+{
+    return index < edit->check.refcount_blocks && edit->check.refcount_table[index] != 0;
+}
+
 /* A count that has no place needs none only where it is zero. */
 static int is_block_wrong(struct qcow2_edit *edit, uint64_t index, bool *out, struct imgtk_error *err)
 {
@@ -263,6 +270,8 @@ static int is_block_wrong(struct qcow2_edit *edit, uint64_t index, bool *out, st
     int status = 0;
     *out = false;
     if (!qcow2_refcount_span(check, index, &first, &end))
+        return 0;
+    if (!has_block(edit, index) && qcow2_tally_is_blank(&check->tally, first, end))
         return 0;
     for (uint64_t cluster = first; cluster < end && status == 0 && !*out; cluster++) {
         status = qcow2_refcount_of(check, &check->own, cluster, &refcount, err);
@@ -308,7 +317,10 @@ int qcow2_edit_clusters_settle(struct qcow2_edit *edit, struct imgtk_error *err)
 {
     struct qcow2_tally *tally = &edit->check.tally;
     uint64_t end = tally->clusters, size, needed;
-    memset(edit->freed, 0, (size_t)(tally->clusters / 8 + 1));
+    free(edit->freed);
+    edit->freed = calloc(1, (size_t)(tally->clusters / 8 + 1));
+    if (!edit->freed)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for the state of clusters");
     memset(edit->blocks, QCOW2_BLOCK_SAME, (size_t)edit->block_room);
     edit->table_placed = false;
     edit->next = 0;

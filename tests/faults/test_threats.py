@@ -10,7 +10,7 @@ import struct
 
 import pytest
 from build_vhd import build as build_vhd
-from imgtk_test import (GIB, IMGTK, MIB, SANITIZE, TIB, digest, execute, imgtk, imgtk_fails, make_image, make_raw,
+from imgtk_test import (GIB, IMGTK, KIB, MIB, SANITIZE, TIB, digest, execute, imgtk, imgtk_fails, make_image, make_raw,
                         peak_memory, qemu_img, tool)
 from vmdk_build import write_descriptor
 
@@ -328,6 +328,23 @@ def test_no_table_is_gone_over_again_and_again(place, kind, match):
         result = imgtk("check", *words, image, code=2, timeout=20)
         assert re.search(match, result.err), result
     imgtk_fails("snapshot", "-c", "name", image, match="errors: repair it", timeout=20)
+
+
+@pytest.mark.unsanitized
+@pytest.mark.parametrize("words, code", [
+    (["check", "--untrusted"], 3),
+    (["check", "-r", "all"], 0),
+    (["snapshot", "-c", "name"], 0),
+], ids=["check", "repair", "snapshot"])
+def test_a_billion_clusters_of_nothing_take_nothing(place, words, code):
+    """512 GiB of holes behind four clusters of 512 bytes, the last of which has a refcount that is too high."""
+    image, cluster = place / "images/a.qcow2", 512
+    image.write_bytes(b"".join(part.ljust(cluster, b"\0") for part in (
+        struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 9, 32 * KIB, 0, 1, 2 * cluster, cluster, 1, 0, 0, 0, 0,
+                    0, 4, 104),
+        struct.pack(">Q", 3 * cluster), b"", struct.pack(">4H", 1, 1, 1, 2))))
+    os.truncate(image, 512 * GIB - MIB)
+    assert peak_memory(*words, image, code=code, timeout=60) < 64 * MIB
 
 
 @BOTH
