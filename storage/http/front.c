@@ -9,10 +9,9 @@
 #include "http.h"
 #include "imgtk/bytes.h"
 
-#define LONGEST_STEP                                                                                                   \
-    (UINT64_C(2) << 20) /* between a front and the next read: a piece of plain data that was read at once */
+#define LONGEST_STEP (UINT64_C(2) << 20) /* from a front to the next read: over a piece that was read at once */
 #define LONGEST_LAG (UINT64_C(16) << 20) /* of a worker behind the front */
-#define PROOF (UINT64_C(1) << 20)        /* what a front has passed before anything is read ahead of it */
+#define PROOF (UINT64_C(512) << 10)      /* what is passed before anything is read ahead; longer than any single read */
 #define MEMORY (UINT64_C(32) << 20)      /* what it passed earlier is forgotten */
 
 static bool belongs(const struct http_front *front, uint64_t offset)
@@ -55,7 +54,7 @@ struct http_front *http_fronts_note(struct http_fronts *fronts, uint64_t offset,
     front->used = ++fronts->reads;
     move(front, offset, offset + length);
     uint64_t passed = http_front_passed(front);
-    return passed >= PROOF && front->read >= passed / 2 ? front : NULL;
+    return passed > PROOF && front->read >= passed / 2 ? front : NULL;
 }
 
 uint64_t http_front_passed(const struct http_front *front)
