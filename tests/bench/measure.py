@@ -65,8 +65,8 @@ def next_data(file, at):
         return None
 
 
-def run_once(command, out, folder, size=0):
-    """Seconds, CPU seconds and peak memory (KiB) of one run."""
+def run_once(command, out, folder, size=0, keep=False):
+    """Seconds, CPU seconds and peak memory (KiB) of one run. An output that goes at once never has to be brought to the disk."""
     words = [word.replace("{out}", str(out)).replace("{in}", str(folder)) for word in command.split()]
     out.unlink(missing_ok=True)
     settle(size)
@@ -75,6 +75,8 @@ def run_once(command, out, folder, size=0):
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - start
+    if not keep:
+        out.unlink(missing_ok=True)
     if process.returncode:
         sys.exit(f"{command}: exit {process.returncode}")
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
@@ -111,14 +113,14 @@ def measure(row, pairs, folder, inputs, newer=()):
     mine_out, peer_out = folder / "mine.out", folder / "peer.out"
     peers = all_peers(row, newer)
     best = min(peers, key=lambda peer: run_once(peer, peer_out, folder)[0]) if pairs > 1 else peers[0]
-    peer, mine = [run_once(best, peer_out, folder)], [run_once(row.mine, mine_out, folder)]
+    peer, mine = [run_once(best, peer_out, folder, keep=True)], [run_once(row.mine, mine_out, folder, keep=True)]
     if row.form:
         qemu_img("compare", "-f", row.form, "-F", row.form, mine_out, peer_out)
     sizes, size = (file_size(mine_out), file_size(peer_out)), occupied(peer_out)
-    if pairs > 1:  # else the warm-up is all there is
-        mine, peer = run_pairs(pairs, (row.mine, mine_out), (best, peer_out), folder, size)
     mine_out.unlink(missing_ok=True)
     peer_out.unlink(missing_ok=True)
+    if pairs > 1:  # else the warm-up is all there is
+        mine, peer = run_pairs(pairs, (row.mine, mine_out), (best, peer_out), folder, size)
     ratios = [theirs[0] / ours[0] for ours, theirs in zip(mine, peer)]
     cpu = statistics.median(theirs[1] / max(ours[1], 1e-6) for ours, theirs in zip(mine, peer))
     return Result(best, ratios, statistics.median(run[0] for run in mine), cpu, max(run[2] for run in mine), sizes)
