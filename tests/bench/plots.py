@@ -47,11 +47,8 @@ def svg(title, x_name, y_name, series):
 
 def fastest(command, folder, runs, inputs=()):
     """The shortest of some runs: what the job takes when nothing else disturbs it."""
-    out = folder / "plot.out"
     warm(command, inputs)
-    seconds = min(run_once(command, out, folder)[0] for _ in range(runs))
-    out.unlink(missing_ok=True)
-    return seconds
+    return min(run_once(command, folder / "plot.out", folder)[0] for _ in range(runs))
 
 
 def against_metadata(folder, quick):
