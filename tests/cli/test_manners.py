@@ -54,7 +54,7 @@ def test_verbose_tells_modules_chain_policy_and_copy_method(folder):
     for expected in ["/qcow2.so", "layer 0: over.qcow2: qcow2, a disk of 4194304 bytes", "layer 1: base.raw: raw",
                      "reference: 'base.raw' is opened, --references=beneath allows it", "/vdi.so",
                      "converting over.qcow2 (qcow2, by its content) to out.vdi (vdi, by its suffix)",
-                     "convert: 2 threads, pieces of 2048 KiB", "copy: by read and write"]:
+                     "convert: 2 threads, pieces of 1024 KiB", "copy: by read and write"]:
         assert expected in err
     assert "--references=any allows it" in imgtk("map", "-v", "--references=any", "over.qcow2").err
 
