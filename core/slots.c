@@ -2,12 +2,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "convert.h"
-#include "imgtk/bytes.h"
 
-#define HUGE_PAGE (2u << 20)
+#define BUFFER_ALIGN 4096u
 #define SLOTS_AHEAD 1u /* filled while every worker has one in hand; more of them only leave the caches */
 
 /* ---- What there is to do: the lock is held ------------------------------------- */
@@ -129,20 +127,11 @@ void slots_fail(struct slots *slots)
 
 /* ---- Set-up ------------------------------------------------------------------------ */
 
-/* A huge page where there is one: in a virtual machine, getting 512 small ones takes a millisecond or two. */
-static uint8_t *make_buffer(size_t size)
-{
-    uint8_t *buffer = aligned_alloc(HUGE_PAGE, imgtk_round_up(size, HUGE_PAGE));
-    if (buffer)
-        madvise(buffer, size, MADV_HUGEPAGE);
-    return buffer;
-}
-
 static bool make_slot(struct slot *slot, const struct conversion *conversion)
 {
     size_t size = conversion->item_size;
-    slot->buffer = make_buffer(size);
-    slot->below = conversion->base ? make_buffer(size) : NULL;
+    slot->buffer = aligned_alloc(BUFFER_ALIGN, size);
+    slot->below = conversion->base ? aligned_alloc(BUFFER_ALIGN, size) : NULL;
     slot->runs = calloc(size / conversion->granule + 1, sizeof(*slot->runs));
     return slot->buffer && slot->runs && (slot->below || !conversion->base);
 }
