@@ -8,7 +8,7 @@
 #include "imgtk/bytes.h"
 #include "resume.h"
 
-#define ITEM_SIZE (1u << 20)
+#define ITEM_SIZE (1u << 20) /* one worker writes what another's cache still holds */
 #define ZERO_GRANULE 4096u
 #define EXISTING_GRANULE (64u << 10) /* on a target that has to be told of zeroes, shorter runs are cheaper written */
 #define REFLINK_UNIT 4096u           /* file systems share blocks of this size */

@@ -35,8 +35,7 @@ struct block {
 
 struct http_ahead {
     struct http *http;
-    pthread_mutex_t
-        lock; /* a leaf, of what follows; bytes belong to who loads them, and of a READY block to its users */
+    pthread_mutex_t lock; /* a leaf, of what follows but bytes: these are the loader's, of a READY block its users' */
     pthread_cond_t wanted, ended;
     struct http_fronts fronts;
     struct block blocks[BLOCKS];

@@ -24,6 +24,8 @@ static int configure(struct nbd_handle *handle, const struct nbd_settings *setti
                   (settings->depth && nbd_add_meta_context(handle, nbd_context_names[NBD_DEPTH]) < 0) ||
                   /* What a URI may name is the user's business: he typed it. */
                   nbd_set_uri_allow_local_file(handle, true) < 0 ||
+                  /* Nor does libnbd have to clear what a reply will fill: a request whose bytes do not all come fails. */
+                  nbd_set_pread_initialize(handle, false) < 0 ||
                   nbd_set_tls_verify_peer(handle, settings->tls_verify_peer) < 0;
     if (settings->tls_certificates)
         failed = failed || nbd_set_tls_certificates(handle, settings->tls_certificates) < 0;

@@ -58,7 +58,7 @@ static int on_done(void *context, int *error)
     return at_hand ? 0 : 1; /* 1: libnbd may forget it, which it does too early while it is taking it over */
 }
 
-/* libnbd leaves zeroes where a server sends nothing, and does not mind a range that is sent again and again. */
+/* libnbd leaves what was there where a server sends nothing, and does not mind a range that is sent again and again. */
 static int on_chunk(void *context, const void *bytes, size_t count, uint64_t offset, unsigned status, int *error)
 {
     (void)bytes;
