@@ -143,7 +143,7 @@ def test_the_documents_are_where_they_are_named(contents):
     """The links of the manual and of the documents that lie beside each other."""
     cli, dev = (files_of(contents[name]) for name in ("imgtk", "libimgtk-dev"))
     assert {f"usr/share/doc/imgtk/{name}" for name in ("checksum.md", "migration.md", "formats/qcow2.md", "storage/nbd.md",
-                                                       "pictures/sample.svg")} <= cli
+                                                       "pictures/sample.svg", "performance/data.svg")} <= cli
     assert {f"usr/share/doc/libimgtk-dev/{name}" for name in ("writing-a-format.md", "examples/mini/mini.c", "abi.md")} <= dev
 
 
