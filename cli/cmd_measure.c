@@ -62,10 +62,8 @@ static bool has_bitmaps(const struct imgtk_image *image, const struct target *ta
     return image && strcmp(target->driver->name, "qcow2") == 0 && can_have_bitmaps(imgtk_image_layer(image, 0));
 }
 
-/* What is told; `file_size` is NULL where it is not known. */
 struct findings {
     struct imgtk_measure measure;
-    const uint64_t *file_size;
     bool bitmaps;
 };
 
@@ -77,8 +75,8 @@ static void print_human(const struct findings *found, bool verbose)
            (unsigned long long)measure->fully_allocated);
     if (found->bitmaps)
         puts("bitmaps size: 0");
-    if (found->file_size && verbose)
-        printf("file size: %llu\n", (unsigned long long)*found->file_size);
+    if (measure->file_size_known && verbose)
+        printf("file size: %llu\n", (unsigned long long)measure->file_size);
 }
 
 static int print_json(struct cli *cli, const struct findings *found)
@@ -91,8 +89,8 @@ static int print_json(struct cli *cli, const struct findings *found)
             imgtk_info_number(info, "bitmaps", 0);
         imgtk_info_number(info, "required", measure->required);
         imgtk_info_number(info, "fully-allocated", measure->fully_allocated);
-        if (found->file_size)
-            imgtk_info_number(info, "file-size", *found->file_size);
+        if (measure->file_size_known)
+            imgtk_info_number(info, "file-size", measure->file_size);
         if (measure->upper_bound)
             imgtk_info_bool(info, "upper-bound", true);
         text = imgtk_info_status(info, NULL) == 0 ? imgtk_info_json(info) : NULL;
@@ -104,23 +102,11 @@ static int print_json(struct cli *cli, const struct findings *found)
     return text ? CLI_OK : cli_error(cli, "out of memory");
 }
 
-/* Leaves found->file_size as it is where that is not known. */
-static int measure_file(struct cli *cli, const struct imgtk_measure_job *job, struct findings *found, uint64_t *size)
-{
-    struct imgtk_error err = IMGTK_ERROR_INIT;
-    int status = imgtk_measure_file_size(cli->context, job, size, &err);
-    if (!status)
-        found->file_size = size;
-    return status && status != IMGTK_EUNSUPPORTED ? cli_fail(cli, NULL, &err) : CLI_OK;
-}
-
 static int measure(struct cli *cli, const struct values *values, struct imgtk_image *image, const struct target *target,
                    enum cli_output output)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
     struct findings found = { .bitmaps = has_bitmaps(image, target) };
-    uint64_t file_size;
-    int code = CLI_OK;
     struct imgtk_measure_job job = {
         .sources = &image, .source_count = image != NULL,
         .target = { .format = target->driver->name, .format_opts = target->options, .compress = values->compress },
@@ -129,13 +115,10 @@ static int measure(struct cli *cli, const struct values *values, struct imgtk_im
         return cli_fail(cli, "--size", &err);
     if (imgtk_measure_target(cli->context, &job, &found.measure, &err))
         return cli_fail(cli, NULL, &err);
-    if (output == CLI_OUTPUT_JSON || values->common.verbose)
-        code = measure_file(cli, &job, &found, &file_size);
-    if (code == CLI_OK && output == CLI_OUTPUT_JSON)
+    if (output == CLI_OUTPUT_JSON)
         return print_json(cli, &found);
-    if (code == CLI_OK)
-        print_human(&found, values->common.verbose);
-    return code;
+    print_human(&found, values->common.verbose);
+    return CLI_OK;
 }
 
 static int measure_named(struct cli *cli, const struct values *values, const char *name, enum cli_output output)

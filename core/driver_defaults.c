@@ -80,12 +80,6 @@ static int measure_unsupported(struct imgtk_create *args, struct imgtk_measure *
     return imgtk_fail(err, IMGTK_EUNSUPPORTED, "This image format does not support measure");
 }
 
-static int file_size_unknown(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
-{
-    (void)args, (void)out;
-    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the size of the file is not known before it is written");
-}
-
 static int place_unsupported(void *writer, const struct imgtk_write *write, struct imgtk_storage **file,
                              uint64_t *host_offset, struct imgtk_error *err)
 {
@@ -231,8 +225,6 @@ int driver_complete(const struct imgtk_driver *from, struct imgtk_driver *out, s
         out->writer_close = writer_close_nothing;
     if (!out->measure)
         out->measure = measure_unsupported;
-    if (!out->file_size)
-        out->file_size = file_size_unknown;
     if (!out->place)
         out->place = place_unsupported;
     complete_editing(out);

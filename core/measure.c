@@ -11,14 +11,8 @@ static void ignore_note(void *context, const char *message)
     (void)message;
 }
 
-/* What a driver is asked for: one of the two. */
-struct question {
-    struct imgtk_measure *measure;
-    uint64_t *file_size;
-};
-
 static int ask_driver(struct imgtk_context *context, const struct imgtk_measure_job *job,
-                      const struct imgtk_driver *driver, struct imgtk_create *args, const struct question *question,
+                      const struct imgtk_driver *driver, struct imgtk_create *args, struct imgtk_measure *out,
                       struct imgtk_error *err)
 {
     struct imgtk_opts *opts = NULL;
@@ -27,15 +21,16 @@ static int ask_driver(struct imgtk_context *context, const struct imgtk_measure_
     if (!status)
         status = references_new(context, job->target.name ? job->target.name : "image", true, &args->refs, err);
     if (!status)
-        status = question->measure ? driver->measure(args, question->measure, err)
-                                   : driver->file_size(args, question->file_size, err);
+        status = driver->measure(args, out, err);
+    if (args->flags & IMGTK_CREATE_COMPRESS) /* what data compress to is not known before it is done */
+        out->file_size_known = false;
     references_free(args->refs);
     imgtk_opts_free(opts);
     return status;
 }
 
-static int answer(struct imgtk_context *context, const struct imgtk_measure_job *job, const struct question *question,
-                  struct imgtk_error *err)
+int imgtk_measure_target(struct imgtk_context *context, const struct imgtk_measure_job *job, struct imgtk_measure *out,
+                         struct imgtk_error *err)
 {
     const struct imgtk_driver *driver;
     struct source source = { .size = job->size };
@@ -43,6 +38,7 @@ static int answer(struct imgtk_context *context, const struct imgtk_measure_job 
     struct plan_options options = { .write_all = false };
     struct imgtk_create args = { .workers = 1, .note = ignore_note,
                                  .flags = job->target.compress ? IMGTK_CREATE_COMPRESS : 0u };
+    memset(out, 0, sizeof(*out));
     int status = imgtk_driver_find(context, job->target.format ? job->target.format : "raw", &driver, err);
     if (!status && job->source_count > 0)
         status = source_init(&source, job->sources, job->source_count, err);
@@ -53,24 +49,8 @@ static int answer(struct imgtk_context *context, const struct imgtk_measure_job 
     if (!plan.source)
         args.flags |= IMGTK_CREATE_EMPTY;
     if (!status)
-        status = ask_driver(context, job, driver, &args, question, err);
+        status = ask_driver(context, job, driver, &args, out, err);
     if (plan.source)
         plan_destroy(&plan);
     return status;
-}
-
-int imgtk_measure_target(struct imgtk_context *context, const struct imgtk_measure_job *job, struct imgtk_measure *out,
-                         struct imgtk_error *err)
-{
-    memset(out, 0, sizeof(*out));
-    return answer(context, job, &(struct question){ .measure = out }, err);
-}
-
-int imgtk_measure_file_size(struct imgtk_context *context, const struct imgtk_measure_job *job, uint64_t *out,
-                            struct imgtk_error *err)
-{
-    *out = 0;
-    if (job->target.compress)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "what data compress to is not known before it is done");
-    return answer(context, job, &(struct question){ .file_size = out }, err);
 }

@@ -46,31 +46,6 @@ static void take_singles(struct layout *layout, uint64_t count, uint64_t bytes)
     layout->end = ((layout->next - 1) << layout->geometry->cluster_bits) + bytes;
 }
 
-/* What the plan fills. */
-struct planned {
-    uint64_t clusters, tables;
-    uint64_t end; /* of the last run, bytes of the disk */
-};
-
-static int count_planned(const struct imgtk_create *args, const struct qcow2_geometry *geometry, struct planned *out,
-                         struct imgtk_error *err)
-{
-    uint64_t start, length, last_table = UINT64_MAX;
-    *out = (struct planned){ 0 };
-    for (;;) {
-        int status =
-            args->plan ? imgtk_plan_next(args->plan, geometry->cluster_size, out->end, &start, &length, err) : 0;
-        if (status || !args->plan || length == 0)
-            return status;
-        uint64_t first = start >> geometry->cluster_bits, count = qcow2_clusters(geometry, length);
-        uint64_t first_table = first >> geometry->l2_bits, table = (first + count - 1) >> geometry->l2_bits;
-        out->clusters += count;
-        out->tables += table - first_table + (first_table != last_table);
-        out->end = start + length;
-        last_table = table;
-    }
-}
-
 /* With extended L2, the file ends behind the last subcluster that is data; a smaller part than that is not planned. */
 static int last_bytes(const struct imgtk_create *args, const struct qcow2_geometry *geometry, uint64_t end,
                       uint64_t *out, struct imgtk_error *err)
@@ -88,10 +63,9 @@ static int last_bytes(const struct imgtk_create *args, const struct qcow2_geomet
 }
 
 static int take_data(struct layout *layout, const struct imgtk_create *args, const struct qcow2_create_options *options,
-                     uint64_t l1_entries, struct imgtk_error *err)
+                     const struct qcow2_planned *planned, uint64_t l1_entries, struct imgtk_error *err)
 {
     const struct qcow2_geometry *geometry = layout->geometry;
-    struct planned planned;
     uint64_t bytes = 0;
     if (options->preallocation != QCOW2_PREALLOCATION_OFF) {
         if (options->size > 0) {
@@ -100,33 +74,29 @@ static int take_data(struct layout *layout, const struct imgtk_create *args, con
         }
         return 0;
     }
-    int status = count_planned(args, geometry, &planned, err);
-    if (!status && planned.clusters > 0)
-        status = last_bytes(args, geometry, planned.end, &bytes, err);
+    int status = planned->clusters > 0 ? last_bytes(args, geometry, planned->end, &bytes, err) : 0;
     if (!status)
-        take_singles(layout, planned.clusters + planned.tables, bytes);
+        take_singles(layout, planned->clusters + planned->tables, bytes);
     return status;
 }
 
-int qcow2_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
+int qcow2_measure_file(const struct imgtk_create *args, const struct qcow2_create_options *options,
+                       const struct qcow2_planned *planned, struct imgtk_measure *out, struct imgtk_error *err)
 {
-    struct qcow2_create_options options;
-    int status = qcow2_options_read(args, &options, err);
-    if (status)
-        return status;
-    bool compared = options.backing_file && args->plan && options.preallocation == QCOW2_PREALLOCATION_OFF;
-    if (compared || options.data_file)
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the size of the file is not known before it is written");
-    const struct qcow2_geometry *geometry = &options.geometry;
+    bool compared = options->backing_file && args->plan && options->preallocation == QCOW2_PREALLOCATION_OFF;
+    if (compared || options->data_file)
+        return 0;
+    const struct qcow2_geometry *geometry = &options->geometry;
     struct layout layout = { .geometry = geometry };
-    uint64_t l1_entries = qcow2_l1_entries(geometry, options.size), l1_bytes = l1_entries * sizeof(uint64_t);
+    uint64_t l1_entries = qcow2_l1_entries(geometry, options->size), l1_bytes = l1_entries * sizeof(uint64_t);
     take(&layout, 2, 2 * geometry->cluster_size);
     if (l1_bytes > 0)
         take(&layout, qcow2_clusters(geometry, l1_bytes), l1_bytes);
-    status = take_data(&layout, args, &options, l1_entries, err);
+    int status = take_data(&layout, args, options, planned, l1_entries, err);
     uint64_t table = qcow2_moved_table_clusters(geometry, layout.blocks);
     if (!status && table > 0)
         take(&layout, table, table << geometry->cluster_bits);
-    *out = layout.end;
+    out->file_size = layout.end;
+    out->file_size_known = true;
     return status;
 }

@@ -40,41 +40,42 @@ static uint64_t metadata_bytes(const struct qcow2_geometry *geometry, uint64_t s
     return (all - data) << geometry->cluster_bits;
 }
 
-/* Bytes of whole clusters that the plan fills. */
-static int planned_bytes(const struct imgtk_create *args, const struct qcow2_geometry *geometry, uint64_t *out,
-                         struct imgtk_error *err)
+static int count_planned(const struct imgtk_create *args, const struct qcow2_geometry *geometry,
+                         struct qcow2_planned *out, struct imgtk_error *err)
 {
-    *out = 0;
-    for (uint64_t offset = 0; args->plan && offset < args->size;) {
-        uint64_t start, length;
-        int status = imgtk_plan_next(args->plan, geometry->cluster_size, offset, &start, &length, err);
-        if (status)
+    uint64_t start, length, last_table = UINT64_MAX;
+    for (;;) {
+        int status =
+            args->plan ? imgtk_plan_next(args->plan, geometry->cluster_size, out->end, &start, &length, err) : 0;
+        if (status || !args->plan || length == 0)
             return status;
-        if (length == 0)
-            break;
-        *out += qcow2_clusters(geometry, length) << geometry->cluster_bits;
-        offset = start + length;
+        uint64_t first = start >> geometry->cluster_bits, count = qcow2_clusters(geometry, length);
+        uint64_t first_table = first >> geometry->l2_bits, table = (first + count - 1) >> geometry->l2_bits;
+        out->clusters += count;
+        out->tables += table - first_table + (first_table != last_table);
+        out->end = start + length;
+        last_table = table;
     }
-    return 0;
 }
 
 int qcow2_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err)
 {
     struct qcow2_create_options options;
+    struct qcow2_planned planned = { 0 };
     int status = qcow2_options_read(args, &options, err);
     if (status)
         return status;
     uint64_t all = qcow2_clusters(&options.geometry, options.size) << options.geometry.cluster_bits;
-    uint64_t planned = all;
     /* What a backing file shares is not known before it is compared; what is preallocated is taken whole. */
-    if (options.preallocation == QCOW2_PREALLOCATION_OFF && !options.backing_file)
-        status = planned_bytes(args, &options.geometry, &planned, err);
+    bool counts = options.preallocation == QCOW2_PREALLOCATION_OFF && !options.backing_file;
+    if (counts)
+        status = count_planned(args, &options.geometry, &planned, err);
     if (status)
         return status;
     uint64_t metadata = metadata_bytes(&options.geometry, options.size);
     args->unit = (uint32_t)options.geometry.cluster_size;
     out->fully_allocated = metadata + all;
-    out->required = metadata + planned;
+    out->required = metadata + (counts ? planned.clusters << options.geometry.cluster_bits : all);
     out->upper_bound = (args->flags & IMGTK_CREATE_COMPRESS) != 0;
-    return 0;
+    return qcow2_measure_file(args, &options, &planned, out, err);
 }

@@ -251,7 +251,6 @@ static const struct imgtk_driver driver = {
     .finish = qcow2_finish,
     .writer_close = qcow2_writer_close,
     .measure = qcow2_measure,
-    .file_size = qcow2_file_size,
     .place = qcow2_place,
     .edit_begin = qcow2_edit_begin,
     .edit_write = qcow2_edit_write,

@@ -193,7 +193,6 @@ int qcow2_place(void *writer, const struct imgtk_write *write, struct imgtk_stor
 int qcow2_finish(void *writer, struct imgtk_error *err);                                              /* finish.c */
 void qcow2_writer_close(void *writer);
 int qcow2_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);     /* measure.c */
-int qcow2_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err);               /* file_size.c */
 
 int qcow2_edit_begin(void *handle, struct imgtk_edit *args, struct imgtk_error *err);                 /* edit.c */
 int qcow2_edit_commit(void *handle, struct imgtk_error *err);

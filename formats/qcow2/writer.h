@@ -205,6 +205,15 @@ void qcow2_stream_free(struct qcow2_stream *stream);
 
 /* ---- Sizes (measure.c) ------------------------------------------------------------- */
 
+/* What the plan fills. */
+struct qcow2_planned {
+    uint64_t clusters, tables;
+    uint64_t end; /* of the last run, bytes of the disk */
+};
+/* file_size.c. `planned` counts where nothing is preallocated. */
+int qcow2_measure_file(const struct imgtk_create *args, const struct qcow2_create_options *options,
+                       const struct qcow2_planned *planned, struct imgtk_measure *out, struct imgtk_error *err);
+
 /* Clusters that refcount blocks and table take at the least, when everything else takes `clusters`. */
 struct qcow2_refcount_clusters { uint64_t blocks, table; };
 struct qcow2_refcount_clusters qcow2_refcount_clusters(const struct qcow2_geometry *geometry, uint64_t clusters);

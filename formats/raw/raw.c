@@ -146,7 +146,6 @@ const struct imgtk_driver raw_driver = {
     .finish = raw_finish,
     .writer_close = raw_writer_close,
     .measure = raw_measure,
-    .file_size = raw_file_size,
     .place = raw_place,
     .edit_begin = raw_edit_begin,
     .edit_write = raw_edit_write,

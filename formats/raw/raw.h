@@ -26,7 +26,6 @@ int raw_place(void *writer, const struct imgtk_write *write, struct imgtk_storag
 int raw_finish(void *writer, struct imgtk_error *err);
 void raw_writer_close(void *writer);
 int raw_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);
-int raw_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err);
 
 int raw_edit_begin(void *handle, struct imgtk_edit *edit, struct imgtk_error *err);
 int raw_edit_write(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err);

@@ -165,13 +165,7 @@ void raw_writer_close(void *writer)
 int raw_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err)
 {
     (void)err;
-    *out = (struct imgtk_measure){ .required = args->size, .fully_allocated = args->size };
-    return 0;
-}
-
-int raw_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
-{
-    (void)err;
-    *out = args->size;
+    *out = (struct imgtk_measure){ .required = args->size, .fully_allocated = args->size, .file_size_known = true,
+                                   .file_size = args->size };
     return 0;
 }

@@ -127,13 +127,7 @@ int vdi_measure(struct imgtk_create *args, struct imgtk_measure *out, struct img
         return status;
     *out = (struct imgtk_measure){ .fully_allocated = vdi_data_end(&header, header.blocks) };
     out->required = header.type == VDI_STATIC ? out->fully_allocated : vdi_data_end(&header, planned);
+    out->file_size = out->required;
+    out->file_size_known = true;
     return 0;
-}
-
-int vdi_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
-{
-    struct imgtk_measure measure = { 0 };
-    int status = vdi_measure(args, &measure, err);
-    *out = measure.required;
-    return status;
 }

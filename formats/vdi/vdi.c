@@ -62,7 +62,6 @@ static const struct imgtk_driver driver = {
     .finish = vdi_finish,
     .writer_close = vdi_writer_close,
     .measure = vdi_measure,
-    .file_size = vdi_file_size,
     .place = vdi_place,
 };
 

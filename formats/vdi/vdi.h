@@ -108,7 +108,6 @@ struct vdi_writer {
 
 int vdi_create(struct imgtk_create *args, void **writer, struct imgtk_error *err);
 int vdi_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);
-int vdi_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err);
 int vdi_write(void *writer, const struct imgtk_write *write, struct imgtk_error *err);
 int vdi_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *turn, struct imgtk_error *err);
 int vdi_place(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,

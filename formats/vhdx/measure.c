@@ -11,13 +11,7 @@ int vhdx_measure(struct imgtk_create *args, struct imgtk_measure *out, struct im
         return status;
     out->fully_allocated = layout.data_offset + layout.block_count * layout.block_size;
     out->required = layout.fixed ? out->fully_allocated : layout.data_offset + blocks * layout.block_size;
+    out->file_size = out->required;
+    out->file_size_known = true;
     return 0;
-}
-
-int vhdx_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
-{
-    struct imgtk_measure measure = { 0 };
-    int status = vhdx_measure(args, &measure, err);
-    *out = measure.required;
-    return status;
 }

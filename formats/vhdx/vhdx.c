@@ -281,7 +281,6 @@ static const struct imgtk_driver vhdx_driver = {
     .finish = vhdx_finish,
     .writer_close = vhdx_writer_close,
     .measure = vhdx_measure,
-    .file_size = vhdx_file_size,
     .place = vhdx_place,
 };
 

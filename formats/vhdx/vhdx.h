@@ -262,7 +262,6 @@ int vhdx_zero(void *handle, uint64_t offset, uint64_t length, struct imgtk_turn 
 int vhdx_finish(void *handle, struct imgtk_error *err);
 void vhdx_writer_close(void *handle);
 int vhdx_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);
-int vhdx_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err);
 /* Gives every planned block its number, in order. */
 int vhdx_plan_blocks(struct imgtk_plan *plan, const struct vhdx_layout *layout, uint32_t *blocks, uint64_t *count,
                      struct imgtk_error *err);

@@ -39,6 +39,18 @@ static uint64_t text_bytes(const struct imgtk_create *args, const struct vmdk_op
     return DESCRIPTOR_BYTES + names + lines * (LINE_BYTES + (image ? strlen(image) : 0));
 }
 
+/* What differs from a parent is not known before it is compared. */
+static bool parent_is_compared(const struct imgtk_create *args, const struct vmdk_options *options)
+{
+    return options->parent_name && args->plan;
+}
+
+/* A descriptor that fits into the room that is reserved for it takes all of that room, whatever the file will be called. */
+static bool has_room(const struct imgtk_create *args, const struct vmdk_options *options)
+{
+    return text_bytes(args, options, 1) + NAME_MAX <= VMDK_DESCRIPTOR_ROOM;
+}
+
 static int measure_sparse(const struct imgtk_create *args, const struct vmdk_options *options, uint64_t size,
                           const struct count *planned, struct imgtk_measure *out, struct imgtk_error *err)
 {
@@ -56,6 +68,8 @@ static int measure_sparse(const struct imgtk_create *args, const struct vmdk_opt
         metadata += text_bytes(args, options, imgtk_div_round_up(size, step));
     out->required = metadata + planned->grains * VMDK_GRAIN_SIZE;
     out->fully_allocated = metadata + imgtk_round_up(size, VMDK_GRAIN_SIZE);
+    out->file_size = out->required;
+    out->file_size_known = !split && !parent_is_compared(args, options) && has_room(args, options);
     return 0;
 }
 
@@ -99,27 +113,4 @@ int vmdk_measure(struct imgtk_create *args, struct imgtk_measure *out, struct im
         return 0;
     }
     return measure_sparse(args, &options, size, &planned, out, err);
-}
-
-/*
- * A descriptor that fits into the room that is reserved for it takes all of that room, whatever the file will be
- * called. With a parent, what differs from it is not known before it is compared.
- */
-int vmdk_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
-{
-    struct vmdk_options options;
-    struct imgtk_measure measure;
-    struct vmdk_tables tables;
-    int status = vmdk_options_read(args, &options, err);
-    if (!status)
-        status = vmdk_measure(args, &measure, err);
-    if (status)
-        return status;
-    uint64_t text = text_bytes(args, &options, 1) + NAME_MAX;
-    status = vmdk_tables_place(args->size, (size_t)text, &tables, err);
-    if (!status && (options.subformat != VMDK_MONOLITHIC_SPARSE || (options.parent_name && args->plan) ||
-                    tables.descriptor_bytes > VMDK_DESCRIPTOR_ROOM))
-        status = imgtk_fail(err, IMGTK_EUNSUPPORTED, "the size of the file is not known before it is written");
-    *out = measure.required;
-    return status;
 }

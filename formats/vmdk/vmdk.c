@@ -202,7 +202,6 @@ static const struct imgtk_driver driver = {
     .finish = vmdk_finish,
     .writer_close = vmdk_writer_close,
     .measure = vmdk_measure,
-    .file_size = vmdk_file_size,
     .place = vmdk_place,
 };
 

@@ -178,6 +178,5 @@ int vmdk_place(void *writer, const struct imgtk_write *write, struct imgtk_stora
 int vmdk_finish(void *writer, struct imgtk_error *err);
 void vmdk_writer_close(void *writer);
 int vmdk_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);
-int vmdk_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err);
 
 #endif

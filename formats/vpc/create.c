@@ -184,13 +184,7 @@ int vpc_measure(struct imgtk_create *args, struct imgtk_measure *out, struct img
         out->required = vpc_layout_data_end(&vpc.layout, planned) + VPC_FOOTER_SIZE;
         out->fully_allocated = vpc_layout_data_end(&vpc.layout, vpc.layout.blocks) + VPC_FOOTER_SIZE;
     }
+    out->file_size = out->required;
+    out->file_size_known = true;
     return 0;
-}
-
-int vpc_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err)
-{
-    struct imgtk_measure measure = { 0 };
-    int status = vpc_measure(args, &measure, err);
-    *out = measure.required;
-    return status;
 }

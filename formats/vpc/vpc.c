@@ -76,7 +76,6 @@ static const struct imgtk_driver driver = {
     .finish = vpc_finish,
     .writer_close = vpc_writer_close,
     .measure = vpc_measure,
-    .file_size = vpc_file_size,
     .place = vpc_place,
 };
 

@@ -162,7 +162,6 @@ struct vpc_writer {
 
 int vpc_create(struct imgtk_create *args, void **writer, struct imgtk_error *err);
 int vpc_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);
-int vpc_file_size(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err);
 int vpc_write(void *writer, const struct imgtk_write *write, struct imgtk_error *err);
 int vpc_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *turn, struct imgtk_error *err);
 int vpc_place(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,

@@ -453,7 +453,7 @@ static void sizes_are_those_of_qemu_img_measure(void **state)
         struct imgtk_opts *opts = parse(rows[i].options);
         struct imgtk_create args = { .size = rows[i].size, .opts = opts, .flags = IMGTK_CREATE_EMPTY,
                                      .workers = 1, .note = ignore_note };
-        struct imgtk_measure measure;
+        struct imgtk_measure measure = { 0 };
         assert_int_equal(qcow2_measure(&args, &measure, &err), 0);
         assert_int_equal(measure.required, rows[i].required);
         assert_int_equal(measure.fully_allocated, rows[i].fully_allocated);

@@ -244,6 +244,10 @@ struct imgtk_measure {
     uint64_t required;           /* bytes for the planned data */
     uint64_t fully_allocated;    /* bytes if every unit were written */
     bool upper_bound;            /* required is an upper bound (compression), not exact */
+    /* The size, in bytes, of the one file that there is after create, writing the plan and finish, where there was none
+       before and no planned unit turns out to be zero. Not known: it depends on the data, or there are several files. */
+    bool file_size_known;
+    uint64_t file_size;
 };
 
 /* ---- Editing an image that is there -------------------------------------- */
@@ -334,7 +338,7 @@ struct imgtk_driver {
     /* Writes what makes the image valid, last. After it core syncs and gives the file its name. */
     int (*finish)(void *writer, struct imgtk_error *err);
     void (*writer_close)(void *writer);  /* always, after finish or instead of it */
-    /* plan as in create; opts of create_opts. Default: IMGTK_EUNSUPPORTED */
+    /* plan as in create; opts of create_opts; *out is cleared. Default: IMGTK_EUNSUPPORTED */
     int (*measure)(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);
     /*
      * Where the units of `write` (whose buf is NULL) will lie plainly, so that core lets the kernel copy them there
@@ -366,14 +370,6 @@ struct imgtk_driver {
     /* After edit_resize: all from `offset`, the size before it, to the end of the disk. The bytes stay as they are. */
     int (*edit_allocate)(void *handle, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err);
     /* --- end of driver ABI 1.1 --- */
-
-    /*
-     * The size, in bytes, of the one file that there is after create, writing the plan and finish, where there was none
-     * before and no planned unit turns out to be zero. args as of measure. IMGTK_EUNSUPPORTED: that is not known
-     * before, or there are several files. Default: that.
-     */
-    int (*file_size)(struct imgtk_create *args, uint64_t *out, struct imgtk_error *err);
-    /* --- end of driver ABI 1.2 --- */
 };
 
 /* The symbol that a module exports. */

@@ -98,16 +98,13 @@ struct imgtk_measure_job {
     uint64_t size;
     struct imgtk_target target;         /* format, format_opts and compress count; name may be NULL */
 };
-/* What an image takes that imgtk_convert() or imgtk_create_image() would make, and what it could come to take. */
+/*
+ * What an image takes that imgtk_convert() or imgtk_create_image() would make, what it could come to take, and, where
+ * that is known before, the exact size of the file. The data are not read: all that the source calls data counts, and
+ * convert leaves out what is zero among them.
+ */
 IMGTK_API int imgtk_measure_target(struct imgtk_context *context, const struct imgtk_measure_job *job,
                                    struct imgtk_measure *out, struct imgtk_error *err);
-/*
- * The exact size in bytes of the file that they would make where there is none, if all that the source calls data is:
- * the data are not read, and convert leaves out what is zero among them. IMGTK_EUNSUPPORTED: it is not known before
- * (compression, a backing file to compare with), or there are several files.
- */
-IMGTK_API int imgtk_measure_file_size(struct imgtk_context *context, const struct imgtk_measure_job *job, uint64_t *out,
-                                      struct imgtk_error *err);
 
 /* ---- Map ---------------------------------------------------------------- */
 
