@@ -35,11 +35,7 @@ static const struct cli_option options[] = {
     { '\0', "expect", CLI_TEXT, FIELD(expected), "HEX", "fail unless this is the checksum" },
     { '\0', "output", CLI_TEXT, FIELD(output), "human|json", "how to print it (human)" },
     { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads read and compute (as many as there are CPUs)" },
-    { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
-    { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
-      "show progress, or write it to a file descriptor for a program" },
-    { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
-      "what a program gets: lines 'N/100' (the default), or JSON objects" },
+    PROGRESS_OPTIONS(FIELD(progress)),
     { 'T', "source-cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
     CLI_COMMON_OPTIONS
@@ -84,10 +80,7 @@ static int compute(struct cli *cli, const struct values *values, struct imgtk_ch
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
     struct progress progress;
-    struct progress_options shown = values->progress;
-    if (cli->quiet)
-        shown.show = false;
-    int code = progress_start(cli, &shown, false, &progress);
+    int code = progress_start(cli, &values->progress, false, &progress);
     if (code)
         return code;
     job->progress = progress_update;

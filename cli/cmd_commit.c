@@ -26,11 +26,7 @@ static const struct cli_option options[] = {
     { 'b', "base", CLI_TEXT, FIELD(base), "BASE",
       "commit into that file of the backing chain (the image's own backing file); implies -d" },
     { 'd', "drop", CLI_FLAG, FIELD(keep), NULL, "do not empty the image afterwards" },
-    { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
-    { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
-      "show progress, or write it to a file descriptor for a program" },
-    { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
-      "what a program gets: lines 'N/100' (the default), or JSON objects" },
+    PROGRESS_OPTIONS(FIELD(progress)),
     { 'r', "rate", CLI_ACCEPTED, 0, "RATE", "accepted for qemu-img's sake, without effect" },
     { 't', "cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake; imgtk syncs where the order matters" },
     CLI_COMMON_OPTIONS
@@ -63,14 +59,12 @@ static int commit(struct cli *cli, const struct values *values, struct imgtk_ima
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
     struct progress progress;
-    struct progress_options shown = values->progress;
     struct imgtk_commit job = { .image = image, .depth = find_base(cli, image, values->base),
                                 .keep = values->keep || values->base, .cancel = signals_stop(),
                                 .progress = progress_update, .progress_context = &progress };
     if (job.depth == 0)
         return CLI_FAILED;
-    shown.show = shown.show && !cli->quiet;
-    int code = progress_start(cli, &shown, false, &progress);
+    int code = progress_start(cli, &values->progress, false, &progress);
     if (code)
         return code;
     int status = imgtk_commit(&job, &err);

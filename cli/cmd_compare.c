@@ -26,11 +26,7 @@ static const struct cli_option options[] = {
     { '\0', "image-opts", CLI_FLAG, FIELD(image_opts), NULL,
       "the images are given as driver=FMT,file.filename=NAME,..." },
     { 's', "strict", CLI_FLAG, FIELD(strict), NULL, "sizes and what is allocated must be the same too" },
-    { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
-    { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
-      "show progress, or write it to a file descriptor for a program" },
-    { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
-      "what a program gets: lines 'N/100' (the default), or JSON objects" },
+    PROGRESS_OPTIONS(FIELD(progress)),
     { 'T', "cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
     { '\0', "source-cache", CLI_ACCEPTED, 0, "MODE", NULL },
     { 'U', "force-share", CLI_ACCEPTED, 0, NULL, "accepted for qemu-img's sake; images are never locked" },
@@ -67,12 +63,9 @@ static int compare(struct cli *cli, const struct values *values, struct imgtk_im
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
     struct progress progress;
-    struct progress_options shown = values->progress;
     struct imgtk_compare job = { .images = { images[0], images[1] }, .strict = values->strict,
                                  .cancel = signals_stop(), .progress = progress_update, .progress_context = &progress };
-    if (cli->quiet)
-        shown.show = false;
-    int code = progress_start(cli, &shown, false, &progress);
+    int code = progress_start(cli, &values->progress, false, &progress);
     if (code)
         return COMPARE_OPEN_FAILED;
     int status = imgtk_compare(cli->context, &job, &err);

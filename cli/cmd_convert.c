@@ -78,12 +78,9 @@ static int convert(struct cli *cli, const struct convert_options *options, struc
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
     struct progress progress;
-    struct progress_options shown = options->progress;
-    if (cli->quiet)
-        shown.show = false;
     struct imgtk_digest_value digest = { 0 };
     bool to_stdout = convert_to_stdout(job->target.name);
-    int code = progress_start(cli, &shown, to_stdout, &progress);
+    int code = progress_start(cli, &options->progress, to_stdout, &progress);
     if (code)
         return code;
     job->digest = options->checksum ? &digest : NULL;

@@ -29,11 +29,7 @@ static const struct cli_option options[] = {
       "format of the present backing file where the image does not record it" },
     { 'u', "backing-unsafe", CLI_FLAG, FIELD(unsafe), NULL,
       "change the recorded name alone: neither backing file is opened, and the disk may read differently" },
-    { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
-    { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
-      "show progress, or write it to a file descriptor for a program" },
-    { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
-      "what a program gets: lines 'N/100' (the default), or JSON objects" },
+    PROGRESS_OPTIONS(FIELD(progress)),
     { 't', "cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake; imgtk syncs where the order matters" },
     { 'T', "backing-cache", CLI_ACCEPTED, 0, "MODE", "accepted for qemu-img's sake" },
     { '\0', "source-cache", CLI_ACCEPTED, 0, "MODE", NULL },
@@ -74,14 +70,12 @@ static int rebase(struct cli *cli, const struct values *values, struct imgtk_ima
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
     struct progress progress;
-    struct progress_options shown = values->progress;
     bool named = values->backing && *values->backing;
     struct imgtk_rebase job = { .image = image, .backing = backing, .unsafe = values->unsafe, .cancel = signals_stop(),
                                 .backing_name = named ? values->backing : NULL,
                                 .backing_format = named ? values->backing_format : NULL,
                                 .progress = progress_update, .progress_context = &progress };
-    shown.show = shown.show && !cli->quiet;
-    int code = progress_start(cli, &shown, false, &progress);
+    int code = progress_start(cli, &values->progress, false, &progress);
     if (code)
         return code;
     int status = imgtk_rebase(&job, &err);

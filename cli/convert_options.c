@@ -60,11 +60,7 @@ const struct cli_option convert_option_table[] = {
     { '\0', "rate-limit", CLI_TEXT, FIELD(rate), "SIZE", "bytes of data per second at most" },
     { '\0', "flush", CLI_ACCEPTED, 0, NULL,
       "accepted for nbdcopy's sake; the destination is flushed unless --no-sync is given" },
-    { 'p', NULL, CLI_FLAG, FIELD(progress.show), NULL, "show progress" },
-    { '\0', "progress", CLI_OPTIONAL, FIELD(progress.fd), "FD",
-      "show progress, or write it to a file descriptor for a program" },
-    { '\0', "progress-format", CLI_TEXT, FIELD(progress.format), "plain|jsonl",
-      "what a program gets: lines 'N/100' (the default), or JSON objects" },
+    PROGRESS_OPTIONS(FIELD(progress)),
     { 't', "cache", CLI_TEXT, FIELD(cache), "MODE",
       "none or directsync: what is written does not stay in the page cache; writethrough or directsync: a server "
       "writes to its disk before it answers; writeback, unsafe: as it comes" },

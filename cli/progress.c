@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "output.h"
-#include "options.h"
 #include "signals.h"
 
 #define BAR_INTERVAL 0.1   /* seconds between two drawings */
@@ -178,7 +177,7 @@ static int choose_mode(struct cli *cli, const struct progress_options *options, 
     if (jsonl) {
         progress->mode = PROGRESS_JSONL;
         progress->fd = fileno(progress->to);
-    } else if (options->show || options->fd) {
+    } else if (!cli->quiet && (options->show || options->fd)) {
         progress->mode = isatty(fileno(progress->to)) ? PROGRESS_BAR : PROGRESS_LINE;
     }
     return 0;

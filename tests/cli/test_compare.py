@@ -110,6 +110,9 @@ def test_progress(folder):
     out = imgtk("compare", "-p", "a.raw", "a.qcow2").raw.decode()
     assert out.startswith("    (0.00/100%)\r")
     assert out.endswith("    (100.00/100%)\r\nImages are identical.\n")
+    assert imgtk("compare", "-q", "-p", "a.raw", "a.qcow2").out == ""
+    assert imgtk("compare", "-q", "--progress", "a.raw", "a.qcow2").out == ""
+    assert imgtk("compare", "-q", "--progress=1", "a.raw", "a.qcow2").out.endswith("100/100\n"), "what a program gets"
 
 
 @pytest.mark.parametrize("words, code", [("a.raw nx", 2), ("nx a.raw", 2), ("-f qcow2 a.raw a.raw", 2), ("a.raw", 2),
