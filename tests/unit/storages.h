@@ -3,7 +3,7 @@
 #define IMGTK_TEST_STORAGES_H
 
 #include "imgtk/image.h"
-#include "no_modules.h"
+#include "one_module.h"
 #include "scratch.h"
 #include "storage/storage.h"
 

@@ -2,117 +2,7 @@
 #include <errno.h>
 #include <sys/sysmacros.h>
 
-#include "beneath.h"
-#include "context.h"
-#include "imgtk/image.h"
-#include "reference.h"
-#include "scratch.h"
-#include "storage/storage.h"
-
-/*
- * root/
- *   images/  disk  base  sub/deep  and what a test adds
- *   allowed/ library
- *   secret
- */
-static struct scratch scratch;
-static struct imgtk_context context;
-static char *allowed[1];
-static char image[PATH_MAX];
-
-/* One storage module: "mod://..." opens bytes that spell the name. */
-static int mod_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
-                    struct imgtk_error *err)
-{
-    (void)flags, (void)opts, (void)err;
-    *handle = strdup(name);
-    return 0;
-}
-
-static int mod_size(void *handle, uint64_t *out, struct imgtk_error *err)
-{
-    (void)err;
-    *out = strlen(handle);
-    return 0;
-}
-
-static int mod_pread(void *handle, void *buf, size_t length, uint64_t offset, size_t *done, struct imgtk_error *err)
-{
-    (void)err;
-    size_t size = strlen(handle);
-    *done = offset >= size ? 0 : size - offset < length ? size - (size_t)offset : length;
-    memcpy(buf, (char *)handle + offset, *done);
-    return 0;
-}
-
-static const struct imgtk_storage_ops mod_ops = {
-    .struct_size = offsetof(struct imgtk_storage_ops, flags), /* as an older module would be */
-    .name = "mod",
-    .open = mod_open,
-    .close = free,
-    .size = mod_size,
-    .pread = mod_pread,
-};
-
-int registry_storage_for(struct imgtk_context *unused, const char *name, const struct imgtk_storage_ops **out,
-                         struct imgtk_error *err)
-{
-    (void)unused, (void)err;
-    *out = strncmp(name, "mod://", 6) == 0 ? &mod_ops : NULL;
-    return 0;
-}
-
-bool registry_storage_has_option(struct imgtk_context *unused, const char *option)
-{
-    (void)unused, (void)option;
-    return false;
-}
-
-const char *registry_storage_module(const char *name)
-{
-    (void)name;
-    return NULL;
-}
-
-/* Whoever links context.c links the registry, whose work is done by the function above. */
-void context_note(struct imgtk_context *unused, const char *format, ...)
-{
-    (void)unused, (void)format;
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_new(&scratch);
-    scratch_folder(&scratch, "images");
-    scratch_folder(&scratch, "images/sub");
-    scratch_folder(&scratch, "allowed");
-    scratch_file(&scratch, "images/disk", "disk");
-    scratch_file(&scratch, "images/base", "base");
-    scratch_file(&scratch, "images/sub/deep", "deep");
-    scratch_file(&scratch, "allowed/library", "library");
-    scratch_file(&scratch, "secret", "secret");
-    snprintf(image, sizeof(image), "%s/images/disk", scratch.root);
-    memset(&context, 0, sizeof(context));
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    free(allowed[0]);
-    allowed[0] = NULL;
-    scratch_free(&scratch);
-    return 0;
-}
-
-static void allow(const char *folder)
-{
-    free(allowed[0]);
-    allowed[0] = strdup(folder);
-    context.config.allow_dirs = allowed;
-    context.config.allow_dir_count = 1;
-}
+#include "references.h"
 
 static int try_open(const char *image_name, const char *name, char shown[PATH_MAX], char content[64],
                     struct imgtk_error *err)
@@ -162,18 +52,6 @@ static void expect_failed_from(const char *image_name, const char *name, int sta
 static void expect_refused(const char *name, const char *message)
 {
     expect_failed_from(image, name, IMGTK_EREFUSED, message);
-}
-
-static void link_to(const char *target, const char *name)
-{
-    assert_int_equal(symlink(target, scratch_path(&scratch, name)), 0);
-}
-
-static const char *absolute(const char *name)
-{
-    static char path[PATH_MAX];
-    snprintf(path, sizeof(path), "%s/%s", scratch.root, name);
-    return path;
 }
 
 /* ---- Beneath ------------------------------------------------------------------------ */
@@ -378,110 +256,6 @@ static void forbidden_wins(void **state)
     references_free(refs);
 }
 
-static void credentials_are_not_shown(void **state)
-{
-    (void)state;
-    static const char *const cases[][2] = {
-        { "mod://user:pass@host/x?sig=1", "mod://host/x?" },
-        { "mod:///x?socket=/run/a", "mod:///x?socket=/run/a" },
-        { "mod://host/a@b:c", "mod://host/a@b:c" },
-        { "mod://host:80/x", "mod://host:80/x" },
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct imgtk_storage *storage;
-        assert_int_equal(imgtk_storage_open(&context, cases[i][0], 0, NULL, &storage, NULL), 0);
-        assert_string_equal(imgtk_storage_name(storage), cases[i][1]);
-        imgtk_storage_close(storage);
-    }
-}
-
-/* ---- Without openat2 ---------------------------------------------------------------------- */
-
-static void walking_opens_no_more(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *path;
-        int os_errno;
-    } cases[] = {
-        { "base", 0 },          { "sub/deep", 0 },    { "./sub//deep", 0 },   { "nx", ENOENT },     { "sub/nx", ENOENT },
-        { "base/x", ENOTDIR },  { "../secret", EXDEV }, { "sub/../base", EXDEV }, { "out", EXDEV }, { "up/secret", EXDEV },
-        { "inside", EXDEV },    { "/etc/passwd", EXDEV }, { "fifo", EMEDIUMTYPE }, { "sub", EMEDIUMTYPE },
-    };
-    link_to("../secret", "images/out");
-    link_to("..", "images/up");
-    link_to("base", "images/inside");
-    assert_int_equal(mkfifo(scratch_path(&scratch, "images/fifo"), 0600), 0);
-    int folder = open(absolute("images"), O_PATH | O_DIRECTORY | O_CLOEXEC);
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        int fd = beneath_open_by_walking(folder, cases[i].path, O_RDONLY);
-        if (cases[i].os_errno ? fd >= 0 || errno != cases[i].os_errno : fd < 0)
-            fail_msg("%s: %d, %s", cases[i].path, fd, strerror(errno));
-        if (fd >= 0)
-            close(fd);
-    }
-    close(folder);
-}
-
-static void paths_are_normalised(void **state)
-{
-    (void)state;
-    static const char *const cases[][2] = {
-        { "/", "/" },        { "", "/" },           { "/a/b", "/a/b" },        { "//a///b/", "/a/b" },
-        { "/a/./b/.", "/a/b" }, { "/a/../b", "/b" }, { "/../../a", "/a" },      { "/a/b/../..", "/" },
-        { "/a/..b/...", "/a/..b/..." },
-    };
-    char out[PATH_MAX];
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        assert_true(path_normalise(cases[i][0], out));
-        assert_string_equal(out, cases[i][1]);
-    }
-    assert_string_equal(path_beneath("/a/b", "/a"), "b");
-    assert_string_equal(path_beneath("/a/b", "/"), "a/b");
-    assert_null(path_beneath("/a", "/a"));
-    assert_null(path_beneath("/ab/c", "/a"));
-    assert_null(path_beneath("/", "/"));
-}
-
-/* ---- Creating ------------------------------------------------------------------------------- */
-
-static void created_files_appear_together(void **state)
-{
-    (void)state;
-    for (int commit = 0; commit < 2; commit++) {
-        struct imgtk_references *refs;
-        struct imgtk_storage *first, *second;
-        assert_int_equal(references_new(&context, absolute("images/new.vmdk"), false, &refs, NULL), 0);
-        assert_string_equal(imgtk_references_image_name(refs), "new.vmdk");
-        assert_int_equal(imgtk_reference_create(refs, "new-f001.vmdk", &first, NULL), 0);
-        assert_int_equal(imgtk_reference_create(refs, absolute("secret"), &second, NULL), 0); /* the user's word */
-        assert_int_equal(imgtk_storage_pwrite(first, "one", 3, 0, NULL), 0);
-        assert_int_equal(imgtk_storage_pwrite(second, "two", 3, 0, NULL), 0);
-        if (commit)
-            assert_int_equal(references_commit(refs, false, NULL), 0);
-        references_free(refs);
-        const char *text = scratch_read(&scratch, "images/new-f001.vmdk");
-        assert_true(commit ? text && strcmp(text, "one") == 0 : text == NULL);
-        assert_string_equal(scratch_read(&scratch, "secret"), commit ? "two" : "secret");
-        assert_int_equal(scratch_entries(&scratch, "images"), commit ? 4 : 3);
-    }
-}
-
-static void nothing_is_made_beside_a_stream(void **state)
-{
-    (void)state;
-    struct imgtk_references *refs;
-    struct imgtk_storage *storage;
-    assert_int_equal(references_new(&context, "-", false, &refs, NULL), 0);
-    assert_string_equal(imgtk_references_image_name(refs), "disk");
-    assert_int_equal(imgtk_reference_create(refs, "extent", &storage, NULL), IMGTK_EUNSUPPORTED);
-    assert_int_equal(references_commit(refs, false, NULL), 0);
-    references_free(refs);
-    references_free(NULL);
-}
-
-#define WITH_SCRATCH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -498,11 +272,6 @@ int main(void)
         WITH_SCRATCH(any_opens_files_and_protocols),
         WITH_SCRATCH(none_opens_nothing),
         WITH_SCRATCH(forbidden_wins),
-        WITH_SCRATCH(credentials_are_not_shown),
-        WITH_SCRATCH(walking_opens_no_more),
-        WITH_SCRATCH(paths_are_normalised),
-        WITH_SCRATCH(created_files_appear_together),
-        WITH_SCRATCH(nothing_is_made_beside_a_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

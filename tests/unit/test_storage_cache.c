@@ -5,7 +5,7 @@
 #include <sys/statfs.h>
 
 #include "imgtk/image.h"
-#include "no_modules.h"
+#include "one_module.h"
 #include "scratch.h"
 #include "storage/file.h"
 
