@@ -6,27 +6,37 @@
 #include <stdlib.h>
 
 enum { MIN_TABLES = 16, MAX_BUCKETS = 1 << 16 };
+enum { ONCE_SHARE = 8 }; /* of the idle tables one in so many, or MIN_TABLES, may be ones that were asked for but once */
 
 enum entry_state { LOADING, LOADED, FAILED };
 
 struct entry {
     struct entry *chain;       /* same bucket; an entry that failed is in none */
-    struct entry *newer, *older; /* the idle list; only while users is 0 */
+    struct entry *newer, *older; /* an idle list; only while users is 0 */
     uint64_t key;
+    bool again;                /* it was asked for a second time */
     size_t users;              /* holders, and threads that wait for the load */
     enum entry_state state;
     alignas(64) unsigned char table[]; /* its own cache lines: tables are scanned with vectors */
 };
 
+struct idle_list {
+    struct entry *newest, *oldest;
+    size_t count;
+};
+
+/*
+ * Idle tables that were asked for but once have a list, and a bound, of their own: whoever goes over all tables of an
+ * image, and comes back to none, uses a little memory again and again, and leaves alone what others come back to.
+ */
 struct imgtk_cache {
     pthread_mutex_t lock;      /* a leaf: nothing else is locked and no load runs while it is held */
     pthread_cond_t loaded;     /* some load ended */
     imgtk_cache_load_fn load;
     void *context;
     size_t table_size;
-    size_t capacity;           /* idle tables that are kept */
-    size_t idle;
-    struct entry *newest, *oldest; /* idle list */
+    size_t capacity, max_once; /* idle tables that are kept: all of them, those in the first list */
+    struct idle_list idle[2];  /* by entry->again */
     size_t bucket_mask;
     struct entry *buckets[];
 };
@@ -58,6 +68,7 @@ int imgtk_cache_new(size_t table_size, size_t max_bytes, imgtk_cache_load_fn loa
     cache->context = context;
     cache->table_size = table_size;
     cache->capacity = capacity;
+    cache->max_once = capacity / ONCE_SHARE > MIN_TABLES ? capacity / ONCE_SHARE : MIN_TABLES;
     cache->bucket_mask = buckets - 1;
     *out = cache;
     return 0;
@@ -104,34 +115,45 @@ static void bucket_remove(struct imgtk_cache *cache, struct entry *entry)
 
 static void idle_remove(struct imgtk_cache *cache, struct entry *entry)
 {
-    *(entry->newer ? &entry->newer->older : &cache->newest) = entry->older;
-    *(entry->older ? &entry->older->newer : &cache->oldest) = entry->newer;
-    cache->idle--;
+    struct idle_list *list = &cache->idle[entry->again];
+    *(entry->newer ? &entry->newer->older : &list->newest) = entry->older;
+    *(entry->older ? &entry->older->newer : &list->oldest) = entry->newer;
+    list->count--;
 }
 
 static void idle_add(struct imgtk_cache *cache, struct entry *entry)
 {
+    struct idle_list *list = &cache->idle[entry->again];
     entry->newer = NULL;
-    entry->older = cache->newest;
-    *(cache->newest ? &cache->newest->newer : &cache->oldest) = entry;
-    cache->newest = entry;
-    cache->idle++;
+    entry->older = list->newest;
+    *(list->newest ? &list->newest->newer : &list->oldest) = entry;
+    list->newest = entry;
+    list->count++;
 }
 
-static struct entry *evict_oldest(struct imgtk_cache *cache)
+/* The idle table to do without if there are to be no more than now; NULL: there may be more. */
+static struct entry *surplus(const struct imgtk_cache *cache)
 {
-    struct entry *entry = cache->oldest;
+    const struct idle_list *once = &cache->idle[false], *again = &cache->idle[true];
+    if (once->count >= cache->max_once)
+        return once->oldest;
+    if (once->count + again->count < cache->capacity)
+        return NULL;
+    return once->count >= again->count ? once->oldest : again->oldest;
+}
+
+static void evict(struct imgtk_cache *cache, struct entry *entry)
+{
     idle_remove(cache, entry);
     bucket_remove(cache, entry);
-    return entry;
 }
 
-/* A new entry in state LOADING with one user; the memory of the oldest table is used again when the cache is full. */
+/* A new entry in state LOADING with one user; the memory of a table that is one too many is used again. */
 static struct entry *add_loading(struct imgtk_cache *cache, uint64_t key)
 {
-    struct entry *entry;
-    if (cache->idle >= cache->capacity) {
-        entry = evict_oldest(cache);
+    struct entry *entry = surplus(cache);
+    if (entry) {
+        evict(cache, entry);
     } else {
         size_t size = sizeof(*entry) + cache->table_size;
         entry = aligned_alloc(alignof(struct entry), (size + alignof(struct entry) - 1) & ~(alignof(struct entry) - 1));
@@ -142,6 +164,7 @@ static struct entry *add_loading(struct imgtk_cache *cache, uint64_t key)
     entry->chain = *bucket;
     entry->key = key;
     entry->users = 1;
+    entry->again = false;
     entry->state = LOADING;
     *bucket = entry;
     return entry;
@@ -178,6 +201,7 @@ static bool take(struct imgtk_cache *cache, struct entry *entry)
 {
     if (entry->users++ == 0)
         idle_remove(cache, entry);
+    entry->again = true;
     while (entry->state == LOADING)
         pthread_cond_wait(&cache->loaded, &cache->lock);
     if (entry->state == LOADED)
@@ -209,9 +233,10 @@ void imgtk_cache_put(struct imgtk_cache *cache, const void *table)
     struct entry *evicted = NULL;
     pthread_mutex_lock(&cache->lock);
     if (--entry->users == 0) {
+        evicted = surplus(cache);
+        if (evicted)
+            evict(cache, evicted);
         idle_add(cache, entry);
-        if (cache->idle > cache->capacity)
-            evicted = evict_oldest(cache);
     }
     pthread_mutex_unlock(&cache->lock);
     free(evicted);

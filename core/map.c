@@ -1,44 +1,56 @@
 #include "imgtk/bytes.h"
 #include "imgtk/jobs.h"
+#include "map_ahead.h"
 #include "map_differences.h"
+#include "map_rows.h"
 
-/* Also shortens the row to the range for which it holds. A storage may be a chain itself: the server's. */
-static int find_depth(struct imgtk_chain_extent *row, struct imgtk_error *err)
-{
-    const struct imgtk_extent *extent = &row->extent;
-    row->allocation_depth = row->present ? (uint32_t)row->depth + 1 : 0;
-    if (!row->present || !(extent->flags & IMGTK_EXTENT_PLAIN) ||
-        !(imgtk_storage_flags(extent->file) & IMGTK_STORAGE_TELLS_DEPTH))
-        return 0;
-    struct imgtk_depth first = { 0 }, next;
-    uint64_t known = 0;
-    for (; known < extent->length; known += next.length) {
-        int status = imgtk_storage_depth(extent->file, extent->host_offset + known, extent->length - known, &next, err);
-        if (status)
-            return imgtk_fail_prefix(err, "%s", imgtk_storage_name(extent->file));
-        if (known == 0)
-            first = next;
-        else if (next.depth != first.depth)
-            break;
-    }
-    row->extent.length = known;
-    row->allocation_depth = first.depth ? (uint32_t)row->depth + first.depth : 0;
-    return 0;
-}
+#define ALONE 64u /* extents for which no thread is started: most disks have fewer, or hardly more */
 
-static int tell_by_depth(const struct imgtk_map *job, const struct imgtk_chain_extent *extent, struct imgtk_error *err)
+/* Walks from *offset to the end, or over that many extents. */
+static int walk_rows(struct imgtk_walk *walk, uint64_t *offset, uint64_t end, uint64_t most, struct map_rows *rows,
+                     struct imgtk_error *err)
 {
-    struct imgtk_chain_extent row = *extent;
     int status = 0;
-    for (uint64_t left = extent->extent.length; !status && left > 0; left -= row.extent.length) {
-        row.extent.length = left;
-        status = find_depth(&row, err);
-        if (!status)
-            status = job->row(job->context, &row);
-        row.start += row.extent.length;
-        row.extent.host_offset += row.extent.length;
+    for (uint64_t i = 0; !status && *offset < end && i < most; i++) {
+        struct imgtk_chain_extent found;
+        status = imgtk_walk_next(walk, *offset, end - *offset, &found, err);
+        if (status)
+            break;
+        *offset += found.extent.length;
+        status = map_rows_add(rows, &found, err);
     }
     return status;
+}
+
+static int take_parts(struct map_ahead *ahead, struct imgtk_walk *walk, uint64_t *offset, struct map_rows *rows,
+                      struct imgtk_error *err)
+{
+    const struct map_part *part;
+    int status = 0;
+    while (!status && (part = map_ahead_next(ahead)) != NULL) {
+        for (size_t i = 0; !status && i < part->count; i++)
+            status = map_rows_add(rows, &part->extents[i], err);
+        *offset = part->reached;
+        if (!status)
+            status = walk_rows(walk, offset, part->end, UINT64_MAX, rows, err);
+    }
+    return status;
+}
+
+static int map_range(const struct imgtk_map *job, struct imgtk_walk *walk, uint64_t end, struct imgtk_error *err)
+{
+    struct map_rows rows = { .job = job };
+    uint64_t offset = job->start;
+    int status = walk_rows(walk, &offset, end, ALONE, &rows, err);
+    if (status)
+        return status;
+    struct map_ahead *ahead = offset < end ? map_ahead_new(job->image, offset, end) : NULL;
+    if (ahead)
+        status = take_parts(ahead, walk, &offset, &rows, err);
+    map_ahead_free(ahead);
+    if (!status)
+        status = walk_rows(walk, &offset, end, UINT64_MAX, &rows, err);
+    return status ? status : map_rows_end(&rows, err);
 }
 
 int imgtk_map(const struct imgtk_map *job, struct imgtk_error *err)
@@ -54,13 +66,7 @@ int imgtk_map(const struct imgtk_map *job, struct imgtk_error *err)
     int status = imgtk_walk_new(job->image, &walk, err);
     if (status)
         return status;
-    for (uint64_t offset = job->start; !status && offset < end;) {
-        struct imgtk_chain_extent extent;
-        status = imgtk_walk_merged(walk, offset, end - offset, &extent, err);
-        if (!status)
-            status = job->allocation_depth ? tell_by_depth(job, &extent, err) : job->row(job->context, &extent);
-        offset += extent.extent.length;
-    }
+    status = map_range(job, walk, end, err);
     imgtk_walk_free(walk);
     return status;
 }

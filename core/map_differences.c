@@ -5,6 +5,7 @@
 
 #include "image_internal.h"
 #include "imgtk/bytes.h"
+#include "map_rows.h"
 #include "plan.h"
 
 #define STEP 4096u          /* what is told apart where content decides */
@@ -14,33 +15,19 @@ struct differences {
     const struct imgtk_map *job;
     struct imgtk_plan plan;
     bool related;                    /* one image is an ancestor of the other: extents tell everything */
-    struct imgtk_chain_extent row;   /* not told yet; length 0: none */
+    struct map_rows rows;
     uint8_t *ours, *theirs;          /* PIECE bytes each */
 };
 
-static int tell_row(struct differences *state)
-{
-    int status = state->row.extent.length ? state->job->row(state->job->context, &state->row) : 0;
-    state->row.extent.length = 0;
-    return status;
-}
-
-/* Neighbours that are alike become one row. */
-static int add_row(struct differences *state, const struct plan_stretch *stretch, uint64_t offset, uint64_t length)
+static int add_row(struct differences *state, const struct plan_stretch *stretch, uint64_t offset, uint64_t length,
+                   struct imgtk_error *err)
 {
     struct imgtk_chain_extent next = stretch->found;
     if (next.extent.flags & IMGTK_EXTENT_PLAIN)
         next.extent.host_offset += offset - next.start;
     next.start = offset;
     next.extent.length = length;
-    if (state->row.extent.length && state->row.start + state->row.extent.length == offset &&
-        walk_continues(&state->row, &next)) {
-        state->row.extent.length += length;
-        return 0;
-    }
-    int status = tell_row(state);
-    state->row = next;
-    return status;
+    return map_rows_add(&state->rows, &next, err);
 }
 
 /* Past its end the other image reads as zeroes. */
@@ -61,7 +48,7 @@ static int compare_piece(struct differences *state, const struct plan_stretch *s
     for (size_t at = 0; !status && at < length; at += STEP) {
         size_t step = length - at < STEP ? length - at : STEP;
         if (memcmp(state->ours + at, state->theirs + at, step) != 0)
-            status = add_row(state, stretch, offset + at, step);
+            status = add_row(state, stretch, offset + at, step, err);
     }
     return status;
 }
@@ -72,7 +59,7 @@ static int tell_stretch(struct differences *state, const struct plan_stretch *st
     if (stretch->kind == PLAN_SKIP)
         return 0;
     if (state->related)
-        return add_row(state, stretch, offset, length);
+        return add_row(state, stretch, offset, length, err);
     int status = 0;
     for (uint64_t at = 0; !status && at < length; at += PIECE)
         status = compare_piece(state, stretch, offset + at, (size_t)imgtk_min_u64(length - at, PIECE), err);
@@ -93,12 +80,12 @@ static int tell_all(struct differences *state, struct imgtk_error *err)
         status = tell_stretch(state, &stretch, offset, length, err);
         offset += length;
     }
-    return status ? status : tell_row(state);
+    return status ? status : map_rows_end(&state->rows, err);
 }
 
 int map_differences(const struct imgtk_map *job, struct imgtk_error *err)
 {
-    struct differences state = { .job = job };
+    struct differences state = { .job = job, .rows.job = job };
     struct imgtk_image *const images[] = { job->image };
     struct source source;
     struct plan_options options = { .backing = job->relative_to, .zeroes_as_data = true };

@@ -75,18 +75,10 @@ static int ask_layer(struct imgtk_walk *walk, size_t depth, uint64_t offset, uin
 static int ask_storage(struct imgtk_extent *extent, struct imgtk_error *err)
 {
     struct imgtk_range range;
-    uint64_t size;
-    int status = imgtk_storage_size(extent->file, &size, err);
+    int status = imgtk_storage_extent(extent->file, extent->host_offset, extent->length, &range, err);
     if (status)
         return status;
-    if (extent->host_offset >= size) { /* past the end of the file: reads as zeroes where the driver allows it */
-        return 0;
-    }
-    status = imgtk_storage_extent(extent->file, extent->host_offset,
-                                  imgtk_min_u64(extent->length, size - extent->host_offset), &range, err);
-    if (status)
-        return status;
-    extent->length = imgtk_min_u64(extent->length, range.length);
+    extent->length = range.length;
     if (range.kind == IMGTK_RANGE_ZERO) {
         extent->kind = IMGTK_EXTENT_ZERO;
         extent->flags |= IMGTK_EXTENT_STORAGE_HOLE;

@@ -159,20 +159,18 @@ static void keep_run(struct file *file, const struct file_run *run)
     pthread_mutex_unlock(&file->lock);
 }
 
-/* The run that begins at offset; true when the file system could tell. */
-static bool seek_run(const struct file *file, uint64_t offset, uint64_t size, struct file_run *out)
+/* The run that begins at offset, without a length past the end of the file; false: the file system cannot tell. */
+static bool seek_run(struct file *file, uint64_t offset, struct file_run *out)
 {
     off_t data = lseek(file->fd, (off_t)offset, SEEK_DATA);
-    if (data < 0 && errno != ENXIO)
-        return false;
-    out->start = offset;
-    out->kind = IMGTK_RANGE_ZERO;
-    out->end = data < 0 ? size : imgtk_min_u64((uint64_t)data, size);
-    if (data < 0 || out->end > offset)
+    *out = (struct file_run){ .start = offset, .end = (uint64_t)data, .kind = IMGTK_RANGE_ZERO };
+    if (data > (off_t)offset)
         return true;
+    if (data < 0) /* ENXIO: a hole up to the end */
+        return errno == ENXIO && file_size(file, &out->end, NULL) == 0;
     off_t hole = lseek(file->fd, (off_t)offset, SEEK_HOLE);
     out->kind = IMGTK_RANGE_DATA;
-    out->end = imgtk_min_u64((uint64_t)hole, size);
+    out->end = (uint64_t)hole;
     return hole > (off_t)offset; /* else the file is changing under us */
 }
 
@@ -181,22 +179,17 @@ static int file_extent(void *handle, uint64_t offset, uint64_t length, struct im
 {
     struct file *file = handle;
     struct file_run run;
-    out->kind = IMGTK_RANGE_DATA;
-    out->length = length;
+    (void)err;
+    *out = (struct imgtk_range){ .kind = IMGTK_RANGE_DATA, .length = length };
     if (file->device || atomic_load_explicit(&file->no_extents, memory_order_relaxed))
         return 0;
     if (file->writable || !find_run(file, offset, &run)) {
-        uint64_t size = 0;
-        int status = file_size(file, &size, err);
-        if (status)
-            return status;
-        if (offset >= size)
-            return imgtk_fail(err, IMGTK_EINVAL, "offset %" PRIu64 " is beyond the size of %" PRIu64 " bytes", offset,
-                              size);
-        if (!seek_run(file, offset, size, &run)) {
+        if (!seek_run(file, offset, &run)) {
             atomic_store_explicit(&file->no_extents, true, memory_order_relaxed);
             return 0;
         }
+        if (run.end <= offset)
+            return 0;
         if (!file->writable)
             keep_run(file, &run);
     }

@@ -65,16 +65,64 @@ static void drops_the_least_recently_used(void **state)
 {
     (void)state;
     struct loads loads = { 0 };
-    struct imgtk_cache *cache = new_cache(&loads, 20 * TABLE_SIZE);
-    for (uint64_t key = 0; key < 20; key++)
+    struct imgtk_cache *cache = new_cache(&loads, 16 * TABLE_SIZE);
+    for (uint64_t key = 0; key < 16; key++)
         touch(cache, key);
     touch(cache, 0);
     touch(cache, 100); /* drops 1 */
-    assert_int_equal(loads.count, 21);
+    assert_int_equal(loads.count, 17);
     touch(cache, 0);
-    assert_int_equal(loads.count, 21);
+    assert_int_equal(loads.count, 17);
     touch(cache, 1);
-    assert_int_equal(loads.count, 22);
+    assert_int_equal(loads.count, 18);
+    imgtk_cache_free(cache);
+}
+
+static void keeps_what_is_asked_for_again(void **state)
+{
+    (void)state;
+    struct loads loads = { 0 };
+    struct imgtk_cache *cache = new_cache(&loads, 256 * TABLE_SIZE);
+    for (int round = 0; round < 2; round++)
+        for (uint64_t key = 0; key < 30; key++)
+            touch(cache, key);
+    for (uint64_t key = 1000; key < 3000; key++) /* somebody goes over all tables once */
+        touch(cache, key);
+    assert_int_equal(loads.count, 30 + 2000);
+    for (uint64_t key = 0; key < 30; key++)
+        touch(cache, key);
+    assert_int_equal(loads.count, 30 + 2000);
+    imgtk_cache_free(cache);
+}
+
+static void keeps_little_of_what_is_asked_for_once(void **state)
+{
+    (void)state;
+    struct loads loads = { 0 };
+    struct imgtk_cache *cache = new_cache(&loads, 256 * TABLE_SIZE);
+    for (uint64_t key = 0; key < 100; key++)
+        touch(cache, key);
+    for (uint64_t key = 68; key < 100; key++) /* the last eighth of 256 */
+        touch(cache, key);
+    assert_int_equal(loads.count, 100);
+    touch(cache, 67);
+    assert_int_equal(loads.count, 101);
+    imgtk_cache_free(cache);
+}
+
+static void keeps_as_many_as_it_may(void **state)
+{
+    (void)state;
+    struct loads loads = { 0 };
+    struct imgtk_cache *cache = new_cache(&loads, 64 * TABLE_SIZE);
+    for (uint64_t key = 0; key < 80; key++)
+        for (int round = 0; round < 2; round++)
+            touch(cache, key);
+    for (uint64_t key = 16; key < 80; key++)
+        touch(cache, key);
+    assert_int_equal(loads.count, 80);
+    touch(cache, 15);
+    assert_int_equal(loads.count, 81);
     imgtk_cache_free(cache);
 }
 
@@ -203,6 +251,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loads_once),
         cmocka_unit_test(drops_the_least_recently_used),
+        cmocka_unit_test(keeps_what_is_asked_for_again),
+        cmocka_unit_test(keeps_little_of_what_is_asked_for_once),
+        cmocka_unit_test(keeps_as_many_as_it_may),
         cmocka_unit_test(keeps_what_is_held),
         cmocka_unit_test(does_not_keep_failures),
         cmocka_unit_test(refuses_impossible_tables),

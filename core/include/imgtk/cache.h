@@ -19,7 +19,10 @@ struct imgtk_cache;
 /* Fills one table of table_size bytes for key. Called without a lock; two threads may load different keys at once. */
 typedef int (*imgtk_cache_load_fn)(void *context, uint64_t key, void *table, struct imgtk_error *err);
 
-/* Keeps up to max(16, max_bytes / table_size) tables that nobody holds. */
+/*
+ * Keeps up to max(16, max_bytes / table_size) tables that nobody holds; of those that were asked for but once an eighth
+ * of that, or 16, so that going over all tables of an image costs little memory.
+ */
 IMGTK_API int imgtk_cache_new(size_t table_size, size_t max_bytes, imgtk_cache_load_fn load, void *context,
                               struct imgtk_cache **out, struct imgtk_error *err);
 IMGTK_API void imgtk_cache_free(struct imgtk_cache *cache);

@@ -82,7 +82,7 @@ struct imgtk_storage_ops {
     int (*pwrite)(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err); /* refused */
     int (*zero)(void *handle, uint64_t offset, uint64_t length, uint32_t flags, struct imgtk_error *err); /* writes zeroes */
     int (*extent)(void *handle, uint64_t offset, uint64_t length, struct imgtk_range *out,
-                  struct imgtk_error *err);                                /* all data; may answer beyond length */
+                  struct imgtk_error *err);                  /* all data, as past the end; may answer beyond length */
     int (*truncate)(void *handle, uint64_t size, struct imgtk_error *err); /* refused */
     int (*flush)(void *handle, struct imgtk_error *err);                   /* nothing to do */
     int (*fd)(void *handle);                                               /* -1: the kernel cannot copy from or to it */
@@ -132,7 +132,7 @@ IMGTK_API int imgtk_storage_pwrite(struct imgtk_storage *storage, const void *bu
 /* Makes the range read as zeroes by the cheapest way that is known to; flags: IMGTK_ZERO_*. Grows a file as needed. */
 IMGTK_API int imgtk_storage_zero(struct imgtk_storage *storage, uint64_t offset, uint64_t length, uint32_t flags,
                                  struct imgtk_error *err);
-/* The run that begins at offset (which must be below the size), clipped to length. */
+/* The run that begins at offset, clipped to length. Past the end of the storage nothing is known: all counts as data. */
 IMGTK_API int imgtk_storage_extent(struct imgtk_storage *storage, uint64_t offset, uint64_t length,
                                    struct imgtk_range *out, struct imgtk_error *err);
 /* How deep the run is held that begins at offset (which must be below the size), clipped to length. */
