@@ -114,6 +114,20 @@ static int64_t hand_over(struct nbd_handle *handle, struct nbd_request *request)
                                 (nbd_extent_callback){ .callback = on_extents, .user_data = request }, done, 0);
 }
 
+static bool is_lost(const struct nbd_connection *connection)
+{
+    return nbd_aio_is_dead(connection->handle) || nbd_aio_is_closed(connection->handle);
+}
+
+/* Why libnbd takes no request. A connection that was lost since the last look is but an "invalid state" to it. */
+static int refusal(const struct nbd_connection *connection)
+{
+    int error = nbd_get_errno();
+    if (is_lost(connection))
+        return ENOTCONN;
+    return error ? error : EIO;
+}
+
 static void send_one(struct nbd_connection *connection, struct nbd_request *request)
 {
     request->next = connection->flying;
@@ -125,7 +139,7 @@ static void send_one(struct nbd_connection *connection, struct nbd_request *requ
     connection->at_hand = request;
     int64_t cookie = hand_over(connection->handle, request);
     if (cookie < 0 && connection->at_hand)
-        on_done(request, &(int){ nbd_get_errno() ? nbd_get_errno() : EIO });
+        on_done(request, &(int){ refusal(connection) });
     connection->at_hand = NULL;
 }
 
@@ -215,7 +229,7 @@ static void *serve(void *context)
         send_queued(connection, &stopped);
         if (stopped)
             break;
-        if (connection->contradicted || nbd_aio_is_dead(connection->handle) || nbd_aio_is_closed(connection->handle)) {
+        if (connection->contradicted || is_lost(connection)) {
             fail_all(connection, connection->contradicted ? EPROTO : ENOTCONN);
             break;
         }
