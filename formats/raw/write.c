@@ -120,7 +120,8 @@ static int stream_write(struct raw_writer *raw, const struct imgtk_write *write,
         status = stream_zeroes(raw, write->offset, err);
     if (!status)
         status = imgtk_storage_pwrite(raw->file, write->buf, write->length, write->offset, err);
-    raw->position = write->offset + write->length;
+    if (!status) /* without the turn, it is another worker's */
+        raw->position = write->offset + write->length;
     imgtk_turn_end(write->turn);
     return status;
 }
