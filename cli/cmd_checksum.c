@@ -152,7 +152,7 @@ static int run(struct cli *cli, int argc, char **argv)
     if (code)
         return code;
     /* As sha256sum does: one that cannot be read does not keep the others from being told. */
-    for (int i = first; i < argc && !*signals_stop(); i++)
+    for (int i = first; i < argc && !imgtk_cancel_reason(signals_stop()); i++)
         if (checksum_named(cli, &values, argv[i]) != CLI_OK)
             code = CLI_FAILED;
     return code;

@@ -76,7 +76,7 @@ void cli_tell(const struct cli *cli, const char *format, ...)
 
 int cli_fail(const struct cli *cli, const char *prefix, const struct imgtk_error *err)
 {
-    int number = *signals_stop();
+    int number = imgtk_cancel_reason(signals_stop());
     if (err->status == IMGTK_ECANCELLED && number == SIGALRM)
         return cli_error(cli, "%s", signals_lateness());
     if (err->status == IMGTK_ECANCELLED && number != 0)

@@ -1,23 +1,25 @@
 #include "signals.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-/* A handler reaches nothing but file scope. */
-static volatile sig_atomic_t stop_signal;
-static volatile sig_atomic_t progress_wanted;
+/* A handler reaches nothing but file scope, and runs in any thread, while others look. */
+static struct imgtk_cancel stop;
+static atomic_bool progress_wanted;
+_Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "a signal handler may take no lock");
 
 static void on_stop(int number)
 {
-    stop_signal = number;
+    imgtk_cancel_request(&stop, number);
 }
 
 static void on_progress(int number)
 {
     (void)number;
-    progress_wanted = 1;
+    atomic_store(&progress_wanted, true);
 }
 
 static void catch_signal(int number, void (*handler)(int), int flags)
@@ -40,16 +42,14 @@ void signals_catch(void)
     catch_signal(SIGPIPE, SIG_IGN, 0);
 }
 
-const volatile int *signals_stop(void)
+const struct imgtk_cancel *signals_stop(void)
 {
-    return &stop_signal;
+    return &stop;
 }
 
 bool signals_take_progress(void)
 {
-    bool wanted = progress_wanted != 0;
-    progress_wanted = 0;
-    return wanted;
+    return atomic_exchange(&progress_wanted, false);
 }
 
 /* ---- Time ----------------------------------------------------------------- */
@@ -62,12 +62,12 @@ static int late_code;
 
 static void on_alarm(int number)
 {
-    if (stop_signal != 0) {
+    if (imgtk_cancel_reason(&stop) != 0) {
         (void)!write(STDERR_FILENO, late_line, strlen(late_line));
         (void)!write(STDERR_FILENO, "\n", 1);
         _exit(late_code);
     }
-    stop_signal = number;
+    imgtk_cancel_request(&stop, number);
     alarm(LATE_GRACE);
 }
 

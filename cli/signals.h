@@ -2,6 +2,7 @@
 #ifndef IMGTK_CLI_SIGNALS_H
 #define IMGTK_CLI_SIGNALS_H
 
+#include <imgtk/cancel.h>
 #include <stdbool.h>
 
 /*
@@ -9,13 +10,13 @@
  * SIGPIPE becomes an error of write().
  */
 void signals_catch(void);
-/* The signal that asked to stop, 0: none. Jobs take it as their cancel flag. */
-const volatile int *signals_stop(void);
+/* What jobs take; its reason is the number of the signal that asked to stop. */
+const struct imgtk_cancel *signals_stop(void);
 /* Whether progress was asked for since the last call. */
 bool signals_take_progress(void);
 
 /*
- * After `seconds` (0: never) signals_stop() tells SIGALRM; a command that has not ended a moment later ends here, with
+ * After `seconds` (0: never) the reason of signals_stop() is SIGALRM; a command that has not ended a moment later ends here, with
  * signals_lateness() on stderr and the exit code.
  */
 void signals_limit_time(const char *program, unsigned seconds, int exit_code);

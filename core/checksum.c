@@ -39,7 +39,7 @@ int checksum_advance(struct checksum_pass *pass, uint64_t done, uint64_t data, s
     pass->progress.done += done;
     pass->progress.copied += data;
     bool stop = pass->tell && pass->tell(pass->tell_context, &pass->progress);
-    if (stop || (pass->cancel && *pass->cancel))
+    if (stop || imgtk_cancel_reason(pass->cancel))
         return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     return 0;
 }

@@ -15,7 +15,7 @@ struct checksum_pass {
     struct imgtk_progress progress; /* what has been done before */
     imgtk_progress_fn tell;         /* may be NULL */
     void *tell_context;
-    const volatile int *cancel;     /* may be NULL */
+    const struct imgtk_cancel *cancel; /* may be NULL */
 };
 
 /* Tells the tree of all that is read. */

@@ -21,7 +21,7 @@ static int advance(struct commit *commit, uint64_t done, struct imgtk_error *err
 {
     const struct imgtk_commit *job = commit->job;
     commit->progress.done = done;
-    if ((job->progress && job->progress(job->progress_context, &commit->progress)) || (job->cancel && *job->cancel))
+    if ((job->progress && job->progress(job->progress_context, &commit->progress)) || imgtk_cancel_reason(job->cancel))
         return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     return 0;
 }

@@ -101,7 +101,7 @@ static void advance(struct comparison *comparison, uint64_t done, uint64_t copie
     comparison->progress.done += done;
     comparison->progress.copied += copied;
     bool stop = job->progress && job->progress(job->progress_context, &comparison->progress);
-    if (stop || (job->cancel && *job->cancel)) {
+    if (stop || imgtk_cancel_reason(job->cancel)) {
         imgtk_fail(&err, IMGTK_ECANCELLED, "interrupted");
         failed_at(comparison, 0, &err);
     }

@@ -80,7 +80,7 @@ void imgtk_context_set_note(struct imgtk_context *context, void (*note)(void *, 
     context->note_context = note_context;
 }
 
-void imgtk_context_set_cancel(struct imgtk_context *context, const volatile int *cancel)
+void imgtk_context_set_cancel(struct imgtk_context *context, const struct imgtk_cancel *cancel)
 {
     context->cancel = cancel;
 }

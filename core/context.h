@@ -17,7 +17,7 @@ struct imgtk_context {
     struct registry *registry;
     void (*note)(void *context, const char *message);
     void *note_context;
-    const volatile int *cancel; /* may be NULL */
+    const struct imgtk_cancel *cancel; /* may be NULL */
     char *storage_options;      /* of all storage modules; may be NULL */
 };
 

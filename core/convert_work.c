@@ -229,7 +229,7 @@ static int work(struct worker *worker, struct imgtk_error *err)
 {
     struct conversion *conversion = worker->conversion;
     for (;;) {
-        if (conversion->job->cancel && *conversion->job->cancel)
+        if (imgtk_cancel_reason(conversion->job->cancel))
             return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
         enum slot_task task = slots_take(&conversion->slots, &worker->slot);
         if (task == SLOT_LEAVE)

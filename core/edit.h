@@ -14,7 +14,7 @@ struct edit_below {
     struct imgtk_image *after;  /* reads as it will; NULL: as zeroes */
     uint64_t end;               /* nothing changes behind */
     const char *what;           /* the change, as a message names it */
-    const volatile int *cancel; /* may be NULL */
+    const struct imgtk_cancel *cancel; /* may be NULL */
 };
 /* IMGTK_EREFUSED: an internal snapshot would not read as before. */
 int edit_keep_snapshots(const struct edit_below *below, struct imgtk_error *err);

@@ -33,7 +33,7 @@ static int compare_piece(void *context, const struct readahead_piece *piece, str
 {
     const struct comparison *comparison = context;
     const struct edit_below *below = comparison->below;
-    if (below->cancel && *below->cancel)
+    if (imgtk_cancel_reason(below->cancel))
         return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     if (memcmp(piece->ours, piece->theirs, piece->length) == 0)
         return 0;

@@ -33,13 +33,13 @@ static double reserve(struct rate *rate, uint64_t bytes)
     return start;
 }
 
-int rate_wait(struct rate *rate, uint64_t bytes, const volatile int *cancel, struct imgtk_error *err)
+int rate_wait(struct rate *rate, uint64_t bytes, const struct imgtk_cancel *cancel, struct imgtk_error *err)
 {
     if (rate->limit == 0)
         return 0;
     double start = reserve(rate, bytes);
     for (double left; (left = start - now()) > 0;) {
-        if (cancel && *cancel)
+        if (imgtk_cancel_reason(cancel))
             return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
         struct timespec pause = { .tv_nsec = (long)((left < STEP ? left : STEP) * 1e9) };
         nanosleep(&pause, NULL);

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #include <stdint.h>
 
-#include "imgtk/error.h"
+#include "imgtk/cancel.h"
 
 struct rate {
     uint64_t limit; /* bytes per second; 0: none */
@@ -15,7 +15,7 @@ struct rate {
 
 void rate_init(struct rate *rate, uint64_t limit);
 void rate_destroy(struct rate *rate);
-/* Blocks until `bytes` more may be moved. IMGTK_ECANCELLED soon after *cancel (may be NULL) is not 0. */
-int rate_wait(struct rate *rate, uint64_t bytes, const volatile int *cancel, struct imgtk_error *err);
+/* Blocks until `bytes` more may be moved. IMGTK_ECANCELLED soon after `cancel` (may be NULL) asks for it. */
+int rate_wait(struct rate *rate, uint64_t bytes, const struct imgtk_cancel *cancel, struct imgtk_error *err);
 
 #endif

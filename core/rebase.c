@@ -22,7 +22,7 @@ static int advance(struct rebase *rebase, uint64_t done, struct imgtk_error *err
 {
     const struct imgtk_rebase *job = rebase->job;
     rebase->progress.done = done;
-    if ((job->progress && job->progress(job->progress_context, &rebase->progress)) || (job->cancel && *job->cancel))
+    if ((job->progress && job->progress(job->progress_context, &rebase->progress)) || imgtk_cancel_reason(job->cancel))
         return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     return 0;
 }

@@ -72,7 +72,7 @@ static int copy_all(struct imgtk_context *context, struct imgtk_storage *from, s
             status = write_sparse(to, buf, done, offset, err);
         if (status)
             return status;
-        if (context->cancel && *context->cancel)
+        if (imgtk_cancel_reason(context->cancel))
             return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     }
     return imgtk_storage_truncate(to, offset, err);

@@ -79,10 +79,9 @@ static char *name_without_secrets(const char *name)
 static int call_open(const struct imgtk_context *context, const struct imgtk_storage_ops *ops, const char *name,
                      uint32_t flags, const struct imgtk_opts *opts, void **handle, struct imgtk_error *err)
 {
-    static const volatile int never;
     if (!ops->open_cancellable)
         return ops->open(name, flags, opts, handle, err);
-    return ops->open_cancellable(name, flags, opts, context->cancel ? context->cancel : &never, handle, err);
+    return ops->open_cancellable(name, flags, opts, context->cancel, handle, err);
 }
 
 static int open_with_ops(const struct imgtk_context *context, const struct imgtk_storage_ops *ops, const char *name,

@@ -121,7 +121,7 @@ static void http_ops_close(void *handle)
 }
 
 static int http_ops_open_cancellable(const char *name, uint32_t flags, const struct imgtk_opts *opts,
-                                     const volatile int *cancel, void **handle, struct imgtk_error *err)
+                                     const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err)
 {
     if (flags & IMGTK_STORAGE_WRITABLE)
         return imgtk_fail(err, IMGTK_EREFUSED, "a file of an HTTP server is read, never written");
@@ -146,8 +146,7 @@ static int http_ops_open_cancellable(const char *name, uint32_t flags, const str
 static int http_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
                          struct imgtk_error *err)
 {
-    static const volatile int never;
-    return http_ops_open_cancellable(name, flags, opts, &never, handle, err);
+    return http_ops_open_cancellable(name, flags, opts, NULL, handle, err);
 }
 
 /* ---- Reading -------------------------------------------------------------------------- */

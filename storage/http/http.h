@@ -90,7 +90,7 @@ struct http {
     struct http_address address;
     struct http_handles handles;
     unsigned retries, timeout;
-    const volatile int *cancel;       /* not 0: no request goes on; see http_is_over() */
+    const struct imgtk_cancel *cancel; /* may be NULL; see http_is_over() */
     uint64_t spool_limit;
     struct curl_slist *conditions;    /* headers that make the server refuse when the content has changed */
     struct http_reply known;          /* the first reply, which later ones must agree with; code 0: none yet */
@@ -107,7 +107,7 @@ struct http {
 /* The job was interrupted or is at its end: what is under way is given up. */
 static inline bool http_is_over(const struct http *http)
 {
-    return *http->cancel || atomic_load(&http->closing);
+    return imgtk_cancel_reason(http->cancel) != 0 || atomic_load(&http->closing);
 }
 
 /* Exactly the range, which lies within the file. Called by any number of threads. */

@@ -56,7 +56,7 @@ static int wait_until_ready(struct nbd_handle *handle, const struct nbd_settings
     while (!nbd_aio_is_ready(handle)) {
         if (nbd_aio_is_dead(handle) || nbd_aio_is_closed(handle) || turn(handle) < 0)
             return fail_nbd(err, "cannot connect");
-        if (*settings->cancel)
+        if (imgtk_cancel_reason(settings->cancel))
             return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
         if (timeout && nbd_seconds() - begun >= (time_t)timeout)
             return imgtk_fail(err, IMGTK_EIO, "cannot connect: the server does not answer (waited %u seconds)",

@@ -28,7 +28,7 @@ static const struct imgtk_opt options[] = {
 
 /* ---- Opening ------------------------------------------------------------------ */
 
-static void read_settings(const struct imgtk_opts *opts, uint32_t flags, const volatile int *cancel,
+static void read_settings(const struct imgtk_opts *opts, uint32_t flags, const struct imgtk_cancel *cancel,
                           struct nbd_settings *out)
 {
     *out = (struct nbd_settings){
@@ -130,7 +130,7 @@ static void nbd_ops_close(void *handle)
 }
 
 static int open_all(struct nbd *nbd, const char *name, uint32_t flags, const struct imgtk_opts *opts,
-                    const volatile int *cancel, struct imgtk_error *err)
+                    const struct imgtk_cancel *cancel, struct imgtk_error *err)
 {
     struct nbd_settings settings;
     read_settings(opts, flags, cancel, &settings);
@@ -145,7 +145,7 @@ static int open_all(struct nbd *nbd, const char *name, uint32_t flags, const str
 }
 
 static int nbd_ops_open_cancellable(const char *name, uint32_t flags, const struct imgtk_opts *opts,
-                                    const volatile int *cancel, void **handle, struct imgtk_error *err)
+                                    const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err)
 {
     struct nbd *nbd = calloc(1, sizeof(*nbd));
     if (!nbd)
@@ -166,8 +166,7 @@ static int nbd_ops_open_cancellable(const char *name, uint32_t flags, const stru
 static int nbd_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
                         struct imgtk_error *err)
 {
-    static const volatile int never;
-    return nbd_ops_open_cancellable(name, flags, opts, &never, handle, err);
+    return nbd_ops_open_cancellable(name, flags, opts, NULL, handle, err);
 }
 
 /* ---- Ops ------------------------------------------------------------------------- */

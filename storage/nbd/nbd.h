@@ -60,7 +60,7 @@ struct nbd_request {
 struct nbd_settings {
     unsigned requests;                /* in flight at once, per connection */
     unsigned timeout;                 /* seconds that a server may take; 0: for ever */
-    const volatile int *cancel;       /* not 0: nobody waits any more for a server that is silent */
+    const struct imgtk_cancel *cancel; /* may be NULL; after it nobody waits any more for a server that is silent */
     bool depth;                       /* ask for NBD_DEPTH, too */
     const char *tls_certificates, *tls_username, *tls_psk_file;
     bool tls_verify_peer;

@@ -223,6 +223,7 @@ static void *serve(void *context)
 {
     struct nbd_connection *connection = context;
     const unsigned timeout = connection->settings.timeout;
+    const struct imgtk_cancel *cancel = connection->settings.cancel;
     time_t heard = nbd_seconds();
     for (;;) {
         bool stopped;
@@ -235,8 +236,8 @@ static void *serve(void *context)
         }
         if (wait_and_move(connection) || connection->in_flight == 0)
             heard = nbd_seconds();
-        else if (*connection->settings.cancel || (timeout && nbd_seconds() - heard >= (time_t)timeout)) {
-            fail_all(connection, *connection->settings.cancel ? ECANCELED : ETIMEDOUT);
+        else if (imgtk_cancel_reason(cancel) || (timeout && nbd_seconds() - heard >= (time_t)timeout)) {
+            fail_all(connection, imgtk_cancel_reason(cancel) ? ECANCELED : ETIMEDOUT);
             break;
         }
     }

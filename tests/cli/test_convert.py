@@ -266,6 +266,7 @@ class Slow:
         return self.process.returncode, err.decode()
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_it_while_it_writes(folder, number):
     slow = Slow("-O", "raw", "big.raw", "-", reads=True)
@@ -275,6 +276,7 @@ def test_a_signal_stops_it_while_it_writes(folder, number):
     assert slow.end() == (1, f"imgtk: interrupted by {number.name}\n")
 
 
+@pytest.mark.threads
 def test_a_signal_stops_it_while_it_reads_a_pipe(folder):
     make_raw("out.raw", KIB, [(0, b"precious")])
     slow = Slow("-", "out.raw", reads=False)
@@ -288,6 +290,7 @@ def test_a_signal_stops_it_while_it_reads_a_pipe(folder):
         assert out.read(8) == b"precious"
 
 
+@pytest.mark.threads
 def test_a_second_signal_ends_it_at_once(folder):
     slow = Slow("-", "out.raw", reads=False)
     slow.go_on(0.2)
@@ -298,6 +301,7 @@ def test_a_second_signal_ends_it_at_once(folder):
     slow.end()
 
 
+@pytest.mark.threads
 def test_sigusr1_tells_the_progress(folder):
     slow = Slow("-O", "raw", "big.raw", "-", reads=True)
     slow.go_on(0.3)

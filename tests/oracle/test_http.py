@@ -218,6 +218,7 @@ def test_failures_while_reading_ahead(tmp_path, liar, packed, how, after):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("after", [6, 12])
 def test_an_interruption_while_reading_ahead(tmp_path, liar, packed, after):
     server = liar((packed / "disk.qcow2").read_bytes(), "silent", after=after)
@@ -451,6 +452,7 @@ def test_a_server_that_says_nothing_more(tmp_path, liar, how, after):
     assert time.monotonic() - begun < 15
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("how, after", [("silent", 0), ("silent_in_the_middle", 2), ("busy", 2)])
 def test_nobody_waits_for_it_after_an_interruption(tmp_path, liar, how, after):
     imgtk_interrupted("convert", "--retries=20", *RAW, liar(os.urandom(6 * MIB), how, after=after).url, tmp_path / "out")

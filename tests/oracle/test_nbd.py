@@ -356,6 +356,7 @@ def test_a_server_that_says_nothing_more(tmp_path, liar, how):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("how", ["silent", "silent-handshake"])
 def test_nobody_waits_for_it_after_an_interruption(tmp_path, liar, how):
     imgtk_interrupted("convert", "-f", "raw", "-O", "raw", liar(how), tmp_path / "out")

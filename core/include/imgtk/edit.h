@@ -34,7 +34,7 @@ struct imgtk_rebase {
     bool unsafe;                     /* the name alone is changed: what the disk reads as may change */
     imgtk_progress_fn progress;      /* may be NULL */
     void *progress_context;
-    const volatile int *cancel;      /* may be NULL */
+    const struct imgtk_cancel *cancel; /* may be NULL */
 };
 /* Gives the image another backing file. The disk reads as before, since what differs is written into the image. */
 IMGTK_API int imgtk_rebase(const struct imgtk_rebase *job, struct imgtk_error *err);
@@ -45,7 +45,7 @@ struct imgtk_commit {
     bool keep;                       /* leave the image as it is; else it is empty afterwards. Needed when depth > 1 */
     imgtk_progress_fn progress;      /* may be NULL */
     void *progress_context;
-    const volatile int *cancel;      /* may be NULL */
+    const struct imgtk_cancel *cancel; /* may be NULL */
 };
 /*
  * Writes what the layers above it hold into the layer at `depth`, which grows to the size of the disk if it is smaller.

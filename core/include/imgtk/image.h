@@ -7,6 +7,7 @@
 #ifndef IMGTK_IMAGE_H
 #define IMGTK_IMAGE_H
 
+#include "cancel.h"
 #include "digest.h"
 #include "driver.h"
 
@@ -72,9 +73,9 @@ IMGTK_API int imgtk_context_set_storage_options(struct imgtk_context *context, c
 IMGTK_API void imgtk_context_set_note(struct imgtk_context *context, void (*note)(void *, const char *), void *note_context);
 /*
  * Opening an image looks at it where that may take long (a pipe that is read to its end), and so does a storage that was
- * opened since while it waits for a server; not 0: IMGTK_ECANCELLED. It must outlive what is opened; NULL: nobody cancels.
+ * opened since while it waits for a server: IMGTK_ECANCELLED. It must outlive what is opened; NULL: nobody cancels.
  */
-IMGTK_API void imgtk_context_set_cancel(struct imgtk_context *context, const volatile int *cancel);
+IMGTK_API void imgtk_context_set_cancel(struct imgtk_context *context, const struct imgtk_cancel *cancel);
 /* Workers that jobs use when they are not told: the configuration's, else the CPUs this process may use. >= 1 */
 IMGTK_API unsigned imgtk_context_workers(const struct imgtk_context *context);
 /* The configuration's default -o text for a format, or NULL. */

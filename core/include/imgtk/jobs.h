@@ -81,7 +81,7 @@ struct imgtk_convert {
     bool verify;
     imgtk_progress_fn progress;          /* may be NULL */
     void *progress_context;
-    const volatile int *cancel;          /* may be NULL; a job stops soon after it is not 0 (signal handlers) */
+    const struct imgtk_cancel *cancel;   /* may be NULL; a job stops soon after a request */
 };
 
 IMGTK_API int imgtk_convert(struct imgtk_context *context, const struct imgtk_convert *job, struct imgtk_error *err);
@@ -139,7 +139,7 @@ struct imgtk_compare {
     unsigned workers;                  /* 0: the context's */
     imgtk_progress_fn progress;        /* may be NULL */
     void *progress_context;
-    const volatile int *cancel;        /* may be NULL */
+    const struct imgtk_cancel *cancel; /* may be NULL */
     enum imgtk_difference difference;  /* out: the first one */
     uint64_t offset;                   /* out: CONTENT: of the 512 bytes that differ; ALLOCATION: where it begins to */
     bool extents_failed;               /* out: the failure is about what is allocated, not about reading */
@@ -156,7 +156,7 @@ struct imgtk_checksum {
     unsigned workers;                 /* 0: the context's */
     imgtk_progress_fn progress;       /* may be NULL */
     void *progress_context;
-    const volatile int *cancel;       /* may be NULL */
+    const struct imgtk_cancel *cancel; /* may be NULL */
     struct imgtk_digest_value digest; /* out */
 };
 /* The digest of the disk's content, whatever its format. Holes are not read; only `flat` takes time for them. */

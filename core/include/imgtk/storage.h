@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cancel.h"
 #include "error.h"
 #include "opts.h"
 
@@ -99,11 +100,11 @@ struct imgtk_storage_ops {
                  struct imgtk_error *err);                                 /* 1 everywhere; may answer beyond length */
     void (*write_through)(void *handle);                                   /* as imgtk_storage_write_through() says */
     /* --- end of storage ABI 1.0 --- */
-    /* As open, which is called where this is not there, for a storage that waits for others: once *cancel, which is never
-       NULL and outlives the handle, is not 0, this call and all on the handle end within seconds with IMGTK_ECANCELLED
-       instead of waiting. A server that answers may still be asked. */
-    int (*open_cancellable)(const char *name, uint32_t flags, const struct imgtk_opts *opts, const volatile int *cancel,
-                            void **handle, struct imgtk_error *err);
+    /* As open, which is called where this is not there, for a storage that waits for others: once `cancel`, which may be
+       NULL and outlives the handle, asks for it, this call and all on the handle end within seconds with
+       IMGTK_ECANCELLED instead of waiting. A server that answers may still be asked. */
+    int (*open_cancellable)(const char *name, uint32_t flags, const struct imgtk_opts *opts,
+                            const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err);
     /* --- end of storage ABI 1.1 --- */
 };
 
