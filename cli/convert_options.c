@@ -51,7 +51,7 @@ const struct cli_option convert_option_table[] = {
       "read the destination back and compare checksums before it gets its name" },
     { '\0', "resume", CLI_FLAG, FIELD(resume), NULL,
       "keep a journal beside the unfinished file, and go on with what an interrupted conversion left" },
-    { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (one more than there are CPUs)" },
+    { 'm', "workers", CLI_TEXT, FIELD(workers), "N", "how many threads work (as many as there are CPUs)" },
     { '\0', "parallel", CLI_TEXT, FIELD(workers), "N", NULL },
     { '\0', "threads", CLI_TEXT, FIELD(threads), "N", "the same; 0 is the default" },
     { '\0', "queue-size", CLI_TEXT, FIELD(queue), "SIZE",

@@ -19,9 +19,6 @@ static unsigned choose_workers(const struct conversion *conversion)
 {
     const struct imgtk_convert *job = conversion->job;
     unsigned workers = job->workers ? job->workers : imgtk_context_workers(conversion->context);
-    /* One more than there are CPUs: while one waits for its turn to write, the others keep every CPU busy. */
-    if (!job->workers && !conversion->context->config.workers && !conversion->target.one_writer)
-        workers++;
     for (size_t i = 0; !job->workers && i < job->source_count; i++)
         if (image_workers(job->sources[i]) > workers)
             workers = image_workers(job->sources[i]);
