@@ -1,7 +1,8 @@
 /*
  * Checking: how often each cluster of the file is referenced (references.c,
- * l2.c), what the refcounts say (refcounts.c), whether the two and the "copied"
- * flags agree (check.c, flags.c), and how to make them agree (repair.c).
+ * l1.c, l2.c, shared.c), what the refcounts say (refcounts.c), whether the two
+ * and the "copied" flags agree (check.c, flags.c), and how to make them agree
+ * (repair.c).
  */
 #ifndef IMGTK_QCOW2_CHECK_H
 #define IMGTK_QCOW2_CHECK_H
@@ -45,7 +46,16 @@ int qcow2_tally_grow(struct qcow2_tally *tally, uint64_t clusters, struct imgtk_
    there. Any number of threads may add; all else is for one thread while nobody adds, or only reads. */
 int qcow2_tally_add(struct qcow2_tally *tally, uint64_t first, uint64_t count, enum qcow2_use use,
                     struct imgtk_error *err);
+/* The same for several references of one kind to each. */
+struct qcow2_references {
+    enum qcow2_use use;
+    uint32_t times; /* above 0 */
+};
+int qcow2_tally_add_references(struct qcow2_tally *tally, uint64_t first, uint64_t count, struct qcow2_references what,
+                               struct imgtk_error *err);
 void qcow2_tally_subtract(struct qcow2_tally *tally, uint64_t cluster);
+/* What a cluster with references is used for, whatever it was said to be used for. */
+void qcow2_tally_set_use(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use use);
 
 /* An entry is the count, shifted by two, and the use. */
 enum { QCOW2_TALLY_USE_BITS = 2, QCOW2_TALLY_USE_MASK = 3 };
@@ -103,6 +113,7 @@ struct qcow2_check_state {
     uint64_t file_size, clusters;
     struct qcow2_tally tally;
     uint64_t l1_tables;             /* whose entries were counted; the active one comes first */
+    struct qcow2_tally named;       /* L1 entries by the L2 table that they name; CLASH: it has faults (shared.c) */
     struct qcow2_check_worker own;  /* of the caller's thread */
     uint64_t *refcount_table;       /* host order; entries that cannot be used are 0 */
     uint64_t refcount_blocks;       /* entries of it */
@@ -155,17 +166,45 @@ int qcow2_count_references(struct qcow2_check_state *state, struct imgtk_error *
 bool qcow2_count_range(struct qcow2_check_state *state, uint64_t offset, uint64_t length, enum qcow2_use use,
                        int *status, struct imgtk_error *err);
 
+/*
+ * The same for a table that will be read, which shares its clusters with nothing: the file must hold all of it, and it
+ * nothing else. So no byte of the file is gone over twice as a table, or counted, however many tables are said to be
+ * there.
+ */
+bool qcow2_count_table(struct qcow2_check_state *state, uint64_t offset, uint64_t length, int *status,
+                       struct imgtk_error *err);
+#define QCOW2_CUT_OFF_FORMAT \
+    "ERROR table at 0x%" PRIx64 " of %" PRIu64 " bytes is cut off by the end of the file at 0x%" PRIx64
+
+/* Counts an L1 table and all that it refers to (l1.c). active: not a snapshot's. */
+int qcow2_count_l1(struct qcow2_check_state *state, uint64_t l1_offset, uint64_t entries, bool active,
+                   struct imgtk_error *err);
+
 /* Whether [offset, offset + length), which is not empty, lies in the file; its last cluster may be cut short. */
 bool qcow2_range_is_inside(const struct qcow2_check_state *state, uint64_t offset, uint64_t length);
 
-/*
- * Looks at an L2 table (l2.c), which lies in the file: counts what it refers to. *tell: there are faults.
- * active: not a snapshot's, so that it counts for the statistics.
- */
-int qcow2_count_l2(struct qcow2_check_state *state, struct qcow2_check_worker *worker, uint64_t l2_offset, bool active,
-                   bool *tell, struct imgtk_error *err);
-/* Reports the faults. */
-int qcow2_report_l2(struct qcow2_check_state *state, uint64_t l2_offset, struct imgtk_error *err);
+/* One walk over an L2 table, which lies in the file. */
+struct qcow2_l2_visit {
+    uint64_t l2_offset;
+    uint32_t times;         /* for so many L1 entries that name it */
+    bool active;            /* one of them is the active table's, so that it counts for the statistics */
+};
+/* Counts what the table refers to (l2.c). *tell: there are faults. */
+int qcow2_count_l2(struct qcow2_check_state *state, struct qcow2_check_worker *worker,
+                   const struct qcow2_l2_visit *visit, bool *tell, struct imgtk_error *err);
+/* Reports the faults; *faulty: there are some. */
+int qcow2_report_l2(struct qcow2_check_state *state, uint64_t l2_offset, bool *faulty, struct imgtk_error *err);
+
+/* L2 tables that several L1 entries name (shared.c). */
+int qcow2_shared_open(struct qcow2_check_state *state, struct imgtk_error *err);
+void qcow2_shared_close(struct qcow2_check_state *state); /* also when it was not opened */
+/* An entry names that table. *again: so did another, and what the table refers to is counted for this one later. */
+int qcow2_shared_name(struct qcow2_check_state *state, uint64_t l2_offset, bool *again, struct imgtk_error *err);
+/* The table has faults, which are told for each entry that names it. */
+void qcow2_shared_mark_faulty(struct qcow2_check_state *state, uint64_t l2_offset);
+bool qcow2_shared_is_faulty(const struct qcow2_check_state *state, uint64_t l2_offset);
+/* Counts for the entries that named a table again, when all L1 tables have been read. */
+int qcow2_shared_count(struct qcow2_check_state *state, struct imgtk_error *err);
 
 /* Loads the refcount table, and counts its references and those of its blocks. */
 int qcow2_refcounts_open(struct qcow2_check_state *state, struct imgtk_error *err);

@@ -8,7 +8,7 @@
 struct walk {
     struct qcow2_check_state *state;
     struct qcow2_check_worker *worker;
-    bool active;              /* not a snapshot's: counts for the statistics */
+    struct qcow2_l2_visit visit;
     bool telling;             /* reports, and counts nothing */
     bool faulty;
     uint64_t next_contiguous; /* host offset at which the last cluster ended; 0: none yet */
@@ -41,7 +41,8 @@ static int count_run(struct walk *walk, struct imgtk_error *err)
 {
     uint64_t count = walk->telling ? 0 : walk->count;
     walk->count = 0;
-    return count > 0 ? qcow2_tally_add(&walk->state->tally, walk->first, count, QCOW2_USE_DATA, err) : 0;
+    struct qcow2_references what = { QCOW2_USE_DATA, walk->visit.times };
+    return count > 0 ? qcow2_tally_add_references(&walk->state->tally, walk->first, count, what, err) : 0;
 }
 
 static int count_range(struct walk *walk, uint64_t offset, uint64_t length, struct imgtk_error *err)
@@ -64,7 +65,7 @@ static int count_range(struct walk *walk, uint64_t offset, uint64_t length, stru
 
 static void count_fragments(const struct walk *walk, bool compressed, bool fragmented)
 {
-    if (!walk->active || walk->telling)
+    if (!walk->visit.active || walk->telling)
         return;
     walk->worker->allocated++;
     walk->worker->compressed += compressed;
@@ -126,9 +127,10 @@ static int count_entry(struct walk *walk, const uint8_t *at, struct imgtk_error 
     return count_plain(walk, entry, err);
 }
 
-static int go_over(struct walk *walk, uint64_t l2_offset, struct imgtk_error *err)
+static int go_over(struct walk *walk, struct imgtk_error *err)
 {
     const struct qcow2 *image = walk->state->image;
+    uint64_t l2_offset = walk->visit.l2_offset;
     size_t bytes = (size_t)image->geometry.cluster_size;
     int status = imgtk_storage_pread(image->file, walk->worker->table, bytes, l2_offset, err);
     if (status != 0)
@@ -138,17 +140,19 @@ static int go_over(struct walk *walk, uint64_t l2_offset, struct imgtk_error *er
     return status == 0 ? count_run(walk, err) : status;
 }
 
-int qcow2_count_l2(struct qcow2_check_state *state, struct qcow2_check_worker *worker, uint64_t l2_offset, bool active,
-                   bool *tell, struct imgtk_error *err)
+int qcow2_count_l2(struct qcow2_check_state *state, struct qcow2_check_worker *worker,
+                   const struct qcow2_l2_visit *visit, bool *tell, struct imgtk_error *err)
 {
-    struct walk walk = { .state = state, .worker = worker, .active = active };
-    int status = go_over(&walk, l2_offset, err);
+    struct walk walk = { .state = state, .worker = worker, .visit = *visit };
+    int status = go_over(&walk, err);
     *tell |= walk.faulty;
     return status;
 }
 
-int qcow2_report_l2(struct qcow2_check_state *state, uint64_t l2_offset, struct imgtk_error *err)
+int qcow2_report_l2(struct qcow2_check_state *state, uint64_t l2_offset, bool *faulty, struct imgtk_error *err)
 {
-    struct walk walk = { .state = state, .worker = &state->own, .telling = true };
-    return go_over(&walk, l2_offset, err);
+    struct walk walk = { .state = state, .worker = &state->own, .visit.l2_offset = l2_offset, .telling = true };
+    int status = go_over(&walk, err);
+    *faulty = walk.faulty;
+    return status;
 }

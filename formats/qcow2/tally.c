@@ -109,22 +109,23 @@ static enum qcow2_use combine(uint32_t count, enum qcow2_use before, enum qcow2_
 }
 
 /* The page is there, and locked. */
-static int add_one(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use use, struct imgtk_error *err)
+static int add_one(struct qcow2_tally *tally, uint64_t cluster, struct qcow2_references what, struct imgtk_error *err)
 {
     struct qcow2_tally_page *page = &tally->pages[cluster >> QCOW2_TALLY_PAGE_BITS];
     uint32_t entry = qcow2_tally_entry(tally, cluster), count = entry >> QCOW2_TALLY_USE_BITS;
-    if (count == max_count(page) && page->order < QCOW2_TALLY_MAX_ORDER) {
+    uint32_t sum = what.times < MAX_COUNT - count ? count + what.times : MAX_COUNT;
+    while (sum > max_count(page)) {
         int status = widen(tally, cluster - cluster % QCOW2_TALLY_PAGE, err);
         if (status != 0)
             return status;
     }
-    use = combine(count, (enum qcow2_use)(entry & QCOW2_TALLY_USE_MASK), use);
-    put(page, cluster % QCOW2_TALLY_PAGE, (count < MAX_COUNT ? count + 1 : count) << QCOW2_TALLY_USE_BITS | (uint32_t)use);
+    enum qcow2_use use = combine(count, (enum qcow2_use)(entry & QCOW2_TALLY_USE_MASK), what.use);
+    put(page, cluster % QCOW2_TALLY_PAGE, sum << QCOW2_TALLY_USE_BITS | (uint32_t)use);
     return 0;
 }
 
 /* [first, end) is within one page. */
-static int add_in_page(struct qcow2_tally *tally, uint64_t first, uint64_t end, enum qcow2_use use,
+static int add_in_page(struct qcow2_tally *tally, uint64_t first, uint64_t end, struct qcow2_references what,
                        struct imgtk_error *err)
 {
     uint64_t index = first >> QCOW2_TALLY_PAGE_BITS;
@@ -133,12 +134,13 @@ static int add_in_page(struct qcow2_tally *tally, uint64_t first, uint64_t end, 
     pthread_mutex_lock(lock);
     bool fresh = !page->entries;
     int status = fresh ? make_page(page, QCOW2_TALLY_MIN_ORDER, err) : 0;
-    if (status == 0 && fresh && end - first == QCOW2_TALLY_PAGE) { /* as in most of a disk that is written in order */
-        memset(page->entries, 0x11 * (1 << QCOW2_TALLY_USE_BITS | (int)use), QCOW2_TALLY_PAGE / 2);
+    bool whole = fresh && end - first == QCOW2_TALLY_PAGE; /* as in most of a disk that is written in order */
+    if (status == 0 && whole && what.times == 1) {
+        memset(page->entries, 0x11 * (1 << QCOW2_TALLY_USE_BITS | (int)what.use), QCOW2_TALLY_PAGE / 2);
         first = end;
     }
     for (uint64_t i = first; i < end && status == 0; i++)
-        status = add_one(tally, i, use, err);
+        status = add_one(tally, i, what, err);
     pthread_mutex_unlock(lock);
     return status;
 }
@@ -146,11 +148,17 @@ static int add_in_page(struct qcow2_tally *tally, uint64_t first, uint64_t end, 
 int qcow2_tally_add(struct qcow2_tally *tally, uint64_t first, uint64_t count, enum qcow2_use use,
                     struct imgtk_error *err)
 {
+    return qcow2_tally_add_references(tally, first, count, (struct qcow2_references){ use, 1 }, err);
+}
+
+int qcow2_tally_add_references(struct qcow2_tally *tally, uint64_t first, uint64_t count, struct qcow2_references what,
+                               struct imgtk_error *err)
+{
     uint64_t end = first + count;
     int status = 0;
     while (first < end && status == 0) {
         uint64_t next = imgtk_min_u64(end, (first / QCOW2_TALLY_PAGE + 1) * QCOW2_TALLY_PAGE);
-        status = add_in_page(tally, first, next, use, err);
+        status = add_in_page(tally, first, next, what, err);
         first = next;
     }
     return status;
@@ -161,4 +169,12 @@ void qcow2_tally_subtract(struct qcow2_tally *tally, uint64_t cluster)
     uint32_t entry = qcow2_tally_entry(tally, cluster);
     if (entry >> QCOW2_TALLY_USE_BITS > 0)
         put(&tally->pages[cluster >> QCOW2_TALLY_PAGE_BITS], cluster % QCOW2_TALLY_PAGE, entry - (1u << QCOW2_TALLY_USE_BITS));
+}
+
+void qcow2_tally_set_use(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use use)
+{
+    uint32_t entry = qcow2_tally_entry(tally, cluster);
+    if (entry >> QCOW2_TALLY_USE_BITS > 0)
+        put(&tally->pages[cluster >> QCOW2_TALLY_PAGE_BITS], cluster % QCOW2_TALLY_PAGE,
+            (entry & ~(uint32_t)QCOW2_TALLY_USE_MASK) | (uint32_t)use);
 }

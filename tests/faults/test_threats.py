@@ -330,6 +330,35 @@ def test_no_table_is_gone_over_again_and_again(place, kind, match):
     imgtk_fails("snapshot", "-c", "name", image, match="errors: repair it", timeout=20)
 
 
+def shared_tables(path, cluster, tables, snapshots):
+    """A sound image, all of whose empty L2 tables are named by the active L1 table and by those of all snapshots."""
+    l1, l2, entries = 4, 5 + snapshots, 5 + snapshots + tables  # clusters; one L1 table in each
+    size = tables * (cluster // 8) * cluster
+    names = b"".join(struct.pack(">QIHHIIQIIQQ8s", (l1 + 1 + i) * cluster, tables, 5, 1, 0, 0, 0, 0, 16, 0, size,
+                                 b"%05dn" % i) for i in range(snapshots))
+    refcounts = [1] * l2 + [snapshots + 1] * tables + [1] * (1 + (len(names) - 1) // cluster)
+    header = struct.pack(">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, cluster.bit_length() - 1, size, 0, tables,
+                         l1 * cluster, cluster, 1, snapshots, entries * cluster, 0, 0, 0, 4, 104)
+    table = b"".join(struct.pack(">Q", (l2 + i) * cluster) for i in range(tables))
+    refcounts[3] = 0  # not used
+    parts = [(0, header), (1, struct.pack(">Q", 2 * cluster)), (2, struct.pack(f">{len(refcounts)}H", *refcounts)),
+             (entries, names)]
+    with open(path, "wb") as file:
+        for at, data in parts + [(l1 + i, table) for i in range(snapshots + 1)]:
+            file.seek(at * cluster)
+            file.write(data)
+        file.truncate(len(refcounts) * cluster)
+    return path
+
+
+def test_tables_that_snapshots_share_are_not_gone_over_for_each(place):
+    """50 tables of 2 MiB, which is soon done; 4000 times as much is not."""
+    image = shared_tables(place / "images/a.qcow2", 2 * MIB, 50, 4000)
+    assert "No errors" in imgtk("check", "--untrusted", image, timeout=20).out
+    imgtk("snapshot", "-d", "00007", image, timeout=20)
+    assert "No errors" in imgtk("check", "-r", "all", image, timeout=20).out
+
+
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("words, code", [
     (["check", "--untrusted"], 3),

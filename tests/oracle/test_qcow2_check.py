@@ -55,6 +55,15 @@ class Image:
         return self.path
 
 
+def snapshots_of(image):
+    """Where the L1 table of each snapshot is."""
+    count, at = struct.unpack_from(">IQ", image.data, 60)
+    for _ in range(count):
+        l1, _, id_length, name_length = struct.unpack_from(">QIHH", image.data, at)
+        yield l1
+        at += (40 + image.get(at + 36, ">I") + id_length + name_length + 7) // 8 * 8
+
+
 def random_writes(seed, size, count):
     rng = random.Random(seed)
     for _ in range(count):
@@ -262,6 +271,69 @@ def test_other_damage_is_found(tmp_path, damage):
 
 
 # ---- Many tables, many threads --------------------------------------------------------------
+
+def shared_table(path):
+    """Ten snapshots and the active state share one of two tables, and some of them the other."""
+    make_image(path, 64 * KIB, options="cluster_size=512", writes=["write -P 1 0 64k"])
+    for number in range(10):
+        qemu_img("snapshot", "-c", str(number), path)
+        if number == 4:
+            qemu_io(path, "write -P 2 0 4k", fmt="qcow2")
+    return Image(path)
+
+
+def shared_and_low(image):
+    for index in range(64):
+        image.refcount(image.cluster(index), 1)
+
+
+def shared_and_high(image):
+    for index in range(64):
+        image.refcount(image.cluster(index), 12)
+
+
+def shared_and_faulty(image):
+    """Each of the eleven names the faults again, as in qemu-img."""
+    table = image.get(image.l1 + 8) & OFFSET
+    for index in (3, 60):
+        image.put(table + 8 * index, image.get(table + 8 * index) | 1 << 40)
+
+
+def shared_and_lost(image):
+    """What the snapshots after the fifth refer to."""
+    for l1 in list(snapshots_of(image))[5:]:
+        image.put(l1, 0)
+
+
+@pytest.mark.parametrize("damage", [shared_and_low, shared_and_high, shared_and_faulty, shared_and_lost])
+def test_damage_in_shared_tables(tmp_path, damage):
+    image = shared_table(tmp_path / "a.qcow2")
+    assert_same_check(image.path)
+    damage(image)
+    image.write()
+    assert ours(image.path)[0] in (2, 3)
+    assert_same_check(image.path)
+    if damage != shared_and_faulty:
+        assert ours(image.path, "-r", "all")[0] == 0
+        assert_same_check(image.path)
+
+
+@pytest.mark.parametrize("faults", [0, 1, 2])
+def test_a_shared_table_that_one_snapshot_names_twice(tmp_path, faults):
+    """Once more than there are L1 tables by then is a fault; before that, every entry counts, and tells of the faults."""
+    image = shared_table(tmp_path / "a.qcow2")
+    last, table = list(snapshots_of(image))[-1], image.get(image.l1) & OFFSET
+    for index in (3, 60)[:faults]:
+        image.put(table + 8 * index, image.get(table + 8 * index) | 1 << 59)  # a reserved bit
+    image.write()
+    before = imgtk("check", image.path, code=2 if faults else 0)
+    image.put(last + 8, image.get(last))
+    after = imgtk("check", image.write(), code=2)
+    assert before.err.count("reserved bits") == 6 * faults  # the active state, and the snapshots since the change
+    assert after.err.count("reserved bits") == 7 * faults
+    assert f"ERROR cluster {table // 512} refcount=6 reference=7" in after.err
+    assert f"ERROR cluster {image.cluster(0)} refcount=6 reference=7" in after.err
+
 
 def damage_in_many_tables(path):
     """An image of many small tables, of which some have every kind of fault."""

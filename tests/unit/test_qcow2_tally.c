@@ -71,6 +71,41 @@ static void uses_that_exclude_each_other(void **unused)
     qcow2_tally_close(&tally);
 }
 
+static void several_references_at_once(void **unused)
+{
+    static const uint32_t times[] = { 1, 2, 3, 4, 64, 16384, 1u << 29, UINT32_MAX };
+    static const uint32_t most = (1u << 30) - 1;
+    struct qcow2_tally tally;
+    (void)unused;
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        struct qcow2_references what = { QCOW2_USE_DATA, times[i] };
+        assert_int_equal(qcow2_tally_open(&tally, CLUSTERS, NULL), 0);
+        add(&tally, PLACE, 1, QCOW2_USE_DATA);
+        assert_int_equal(qcow2_tally_add_references(&tally, 0, CLUSTERS, what, NULL), 0);
+        assert_cluster(&tally, PLACE, times[i] < most ? times[i] + 1 : most, QCOW2_USE_DATA);
+        assert_cluster(&tally, PLACE - 1, times[i] < most ? times[i] : most, QCOW2_USE_DATA);
+        assert_cluster(&tally, CLUSTERS - 1, times[i] < most ? times[i] : most, QCOW2_USE_DATA);
+        qcow2_tally_close(&tally);
+    }
+}
+
+static void another_use(void **unused)
+{
+    struct qcow2_tally tally;
+    (void)unused;
+    assert_int_equal(qcow2_tally_open(&tally, CLUSTERS, NULL), 0);
+    add(&tally, PLACE, 2, QCOW2_USE_L2);
+    qcow2_tally_set_use(&tally, PLACE, QCOW2_USE_CLASH);
+    qcow2_tally_set_use(&tally, PLACE + 2, QCOW2_USE_CLASH); /* without references there is no use */
+    qcow2_tally_set_use(&tally, 0, QCOW2_USE_CLASH);
+    add(&tally, PLACE, 1, QCOW2_USE_L2);
+    assert_cluster(&tally, PLACE, 2, QCOW2_USE_CLASH);
+    assert_cluster(&tally, PLACE + 1, 1, QCOW2_USE_L2);
+    assert_int_equal(qcow2_tally_entry(&tally, PLACE + 2), 0);
+    assert_int_equal(qcow2_tally_entry(&tally, 0), 0);
+    qcow2_tally_close(&tally);
+}
+
 static void taking_away_and_growing(void **unused)
 {
     struct qcow2_tally tally;
@@ -129,6 +164,8 @@ int main(void)
         cmocka_unit_test(counts_of_every_width),
         cmocka_unit_test(ranges_across_pages),
         cmocka_unit_test(uses_that_exclude_each_other),
+        cmocka_unit_test(several_references_at_once),
+        cmocka_unit_test(another_use),
         cmocka_unit_test(taking_away_and_growing),
         cmocka_unit_test(several_threads),
     };
