@@ -9,6 +9,7 @@
 /* A handler reaches nothing but file scope, and runs in any thread, while others look. */
 static struct imgtk_cancel stop;
 static atomic_bool progress_wanted;
+static atomic_bool catching; /* the command looks at `stop` */
 _Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "a signal handler may take no lock");
 
 static void on_stop(int number)
@@ -35,6 +36,7 @@ static void catch_signal(int number, void (*handler)(int), int flags)
 
 void signals_catch(void)
 {
+    atomic_store(&catching, true);
     catch_signal(SIGINT, on_stop, (int)SA_RESETHAND);
     catch_signal(SIGTERM, on_stop, (int)SA_RESETHAND);
     catch_signal(SIGHUP, on_stop, (int)SA_RESETHAND);
@@ -62,7 +64,7 @@ static int late_code;
 
 static void on_alarm(int number)
 {
-    if (imgtk_cancel_reason(&stop) != 0) {
+    if (!atomic_load(&catching) || imgtk_cancel_reason(&stop) != 0) {
         (void)!write(STDERR_FILENO, late_line, strlen(late_line));
         (void)!write(STDERR_FILENO, "\n", 1);
         _exit(late_code);

@@ -263,6 +263,16 @@ def test_a_bomb_ends_at_the_time(place):
 
 
 @pytest.mark.unsanitized
+def test_what_cannot_stop_ends_when_the_time_is_up(place):
+    """A check looks at no flag, so the alarm ends it: no second one is set to wait for it."""
+    image = shared_tables(place / "images/a.qcow2", 2 * MIB, 30000, 1)
+    trace = [tool("strace"), "-f", "-qq", "-e", "trace=?alarm,setitimer", "-e", "signal=none", "-o", place / "log"]
+    result = execute([*trace, IMGTK, "check", "--max-time=1", image], code=1, timeout=60)
+    assert result.err == "imgtk: not ready after 1 seconds, the limit of --max-time\n"
+    assert len(re.findall(r"(alarm|setitimer)\(", (place / "log").read_text())) == 1
+
+
+@pytest.mark.unsanitized
 def test_huge_disks_of_nothing_take_nothing(place):
     for fmt, size in (("qcow2", "64T"), ("vhdx", "63T"), ("vmdk", "2T")):
         image = place / f"images/a.{fmt}"
@@ -352,8 +362,8 @@ def shared_tables(path, cluster, tables, snapshots):
 
 
 def test_tables_that_snapshots_share_are_not_gone_over_for_each(place):
-    """50 tables of 2 MiB, which is soon done; 4000 times as much is not."""
-    image = shared_tables(place / "images/a.qcow2", 2 * MIB, 50, 4000)
+    """200 tables of 2 MiB, which is soon done; a thousand times as much is not."""
+    image = shared_tables(place / "images/a.qcow2", 2 * MIB, 200, 1000)
     assert "No errors" in imgtk("check", "--untrusted", image, timeout=20).out
     imgtk("snapshot", "-d", "00007", image, timeout=20)
     assert "No errors" in imgtk("check", "-r", "all", image, timeout=20).out
