@@ -60,7 +60,7 @@ extern const struct cli_command *const cli_commands[];
 /* NULL: there is none of that name. */
 const struct cli_command *cli_find_command(const char *name);
 
-/* Makes the context with the policies of the common options. Not 0: the failure is printed. */
+/* Makes the context with the policies of the common options, which a signal cancels. Not 0: the failure is printed. */
 int cli_start(struct cli *cli, const struct cli_common *common);
 
 #endif

@@ -147,7 +147,6 @@ static int run(struct cli *cli, int argc, char **argv)
         code = cli_start(cli, &values.common);
     if (code)
         return code;
-    imgtk_context_set_cancel(cli->context, signals_stop());
     code = confine(cli, &values, argv + first, argc - first);
     if (code)
         return code;

@@ -114,8 +114,6 @@ static int run(struct cli *cli, int argc, char **argv)
     cli->failure = COMPARE_OPEN_FAILED;
     code = cli_start(cli, &values.common) ? COMPARE_OPEN_FAILED : 0;
     if (code == 0)
-        imgtk_context_set_cancel(cli->context, signals_stop());
-    if (code == 0)
         code = open_both(cli, &values, argv + first, sources, images);
     if (code == 0)
         code = compare(cli, &values, images);

@@ -236,7 +236,6 @@ static int run(struct cli *cli, int argc, char **argv)
         return code;
     if (help)
         return target_print_help(cli, target, options.target_format);
-    imgtk_context_set_cancel(cli->context, signals_stop());
     return convert_named(cli, &options, argv + first, sources, target);
 }
 

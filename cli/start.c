@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "options.h"
 #include "output.h"
+#include "signals.h"
 
 static void print_note(void *context, const char *message)
 {
@@ -56,6 +57,7 @@ int cli_start(struct cli *cli, const struct cli_common *common)
     if (imgtk_context_new(&cli->context, &err))
         return cli_fail(cli, NULL, &err);
     imgtk_context_set_note(cli->context, print_note, cli);
+    imgtk_context_set_cancel(cli->context, signals_stop()); /* those that the command catches, and --max-time */
     if (common->storage_options &&
         imgtk_context_set_storage_options(cli->context, common->storage_options, &err))
         return cli_fail(cli, NULL, &err);
