@@ -255,6 +255,18 @@ def test_no_image_is_raw_because_its_module_is_missing(tmp_path):
         assert "file format: raw" in imgtk("info", "-f", "raw", tmp_path / form, env=empty).out
 
 
+def test_the_package_of_a_format_is_told_by_each_of_its_names(tmp_path):
+    """By core, since a module that is not there can tell nothing."""
+    (tmp_path / "none").mkdir()
+    empty = environment(IMGTK_MODULE_PATH=tmp_path / "none")
+    formats = [module for module in modules_of(MODULES).values() if module["kind"] == "format" and module["name"] != "raw"]
+    assert formats
+    for module in formats:
+        for name in [module["name"], *module.get("aliases", [])]:
+            imgtk_fails("create", "-f", name, tmp_path / "x", "1M", env=empty,
+                        match=f"'{name}': install imgtk-format-{module['name']} ")
+
+
 def test_a_module_that_cannot_be_used_is_not_proposed_for_installation(tmp_path, folder):
     imgtk("create", "-q", "-f", "qcow2", tmp_path / "disk", "1M")
     (folder / "qcow2.so").write_text("not a library")
