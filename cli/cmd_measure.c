@@ -2,7 +2,6 @@
 #include <imgtk/jobs.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "confine.h"
 #include "options.h"
@@ -35,31 +34,15 @@ static const struct cli_option options[] = {
     CLI_COMMON_OPTIONS
 };
 
-static int tells_old_version(void *context, const struct imgtk_info_value *value)
+/* qemu-img tells what bitmaps would take where both images can have them; convert copies none. */
+static bool tells_bitmaps(const struct imgtk_image *image, const struct imgtk_measure *measure)
 {
-    (void)context;
-    return value->key && strcmp(value->key, "compat") == 0 && strcmp(value->text, "0.10") == 0;
-}
-
-/* Version 2 of qcow2 knows no bitmaps. */
-static bool can_have_bitmaps(const struct imgtk_layer *layer)
-{
-    struct imgtk_layer_info about = { 0 };
-    if (strcmp(layer->driver->name, "qcow2") != 0 || imgtk_layer_describe(layer, &about, NULL))
+    struct imgtk_layer_info about;
+    if (!image || !measure->can_have_bitmaps || imgtk_layer_describe(imgtk_image_layer(image, 0), &about, NULL))
         return false;
-    bool old = imgtk_info_members(about.specific, NULL, tells_old_version, NULL) != 0;
     imgtk_info_free(about.specific);
     imgtk_info_free(about.snapshots);
-    return !old;
-}
-
-/* qemu-img tells what bitmaps would take where both images can have them; convert copies none. */
-static bool has_bitmaps(const struct imgtk_image *image, const struct target *target)
-{
-    const char *compat = imgtk_opts_text(target->parsed, "compat");
-    if (compat && (strcmp(compat, "0.10") == 0 || strcmp(compat, "v2") == 0))
-        return false;
-    return image && strcmp(target->driver->name, "qcow2") == 0 && can_have_bitmaps(imgtk_image_layer(image, 0));
+    return about.can_have_bitmaps;
 }
 
 struct findings {
@@ -106,7 +89,7 @@ static int measure(struct cli *cli, const struct values *values, struct imgtk_im
                    enum cli_output output)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
-    struct findings found = { .bitmaps = has_bitmaps(image, target) };
+    struct findings found = { .bitmaps = false };
     struct imgtk_measure_job job = {
         .sources = &image, .source_count = image != NULL,
         .target = { .format = target->driver->name, .format_opts = target->options, .compress = values->compress },
@@ -115,6 +98,7 @@ static int measure(struct cli *cli, const struct values *values, struct imgtk_im
         return cli_fail(cli, "--size", &err);
     if (imgtk_measure_target(cli->context, &job, &found.measure, &err))
         return cli_fail(cli, NULL, &err);
+    found.bitmaps = tells_bitmaps(image, &found.measure);
     if (output == CLI_OUTPUT_JSON)
         return print_json(cli, &found);
     print_human(&found, values->common.verbose);

@@ -79,6 +79,7 @@ int qcow2_info(void *handle, struct imgtk_layer_info *out, struct imgtk_error *e
     struct qcow2 *image = handle;
     out->cluster_size = image->geometry.cluster_size;
     out->dirty = image->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+    out->can_have_bitmaps = image->header.version >= 3;
     int status = tell_specific(image, out->specific, err);
     return status == 0 ? qcow2_snapshots_walk(image, tell_snapshot, out->snapshots, NULL, err) : status;
 }

@@ -77,5 +77,6 @@ int qcow2_measure(struct imgtk_create *args, struct imgtk_measure *out, struct i
     out->fully_allocated = metadata + all;
     out->required = metadata + (counts ? planned.clusters << options.geometry.cluster_bits : all);
     out->upper_bound = (args->flags & IMGTK_CREATE_COMPRESS) != 0;
+    out->can_have_bitmaps = options.version >= 3;
     return qcow2_measure_file(args, &options, &planned, out, err);
 }

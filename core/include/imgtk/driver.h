@@ -137,6 +137,7 @@ struct imgtk_layer_info {
     bool compressed;              /* the format stores all data compressed (streamOptimized) */
     struct imgtk_info *specific;  /* the "data" of format-specific; empty: none is printed */
     struct imgtk_info *snapshots; /* a list is open in it: one object per snapshot, keys as qemu-img's; empty: none */
+    bool can_have_bitmaps;        /* a persistent dirty bitmap could be stored in it, whether it has one or not */
 };
 
 /* ---- Checking ----------------------------------------------------------- */
@@ -248,6 +249,7 @@ struct imgtk_measure {
        before and no planned unit turns out to be zero. Not known: it depends on the data, or there are several files. */
     bool file_size_known;
     uint64_t file_size;
+    bool can_have_bitmaps;       /* as in struct imgtk_layer_info, of the new image */
 };
 
 /* ---- Editing an image that is there -------------------------------------- */
