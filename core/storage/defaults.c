@@ -78,7 +78,7 @@ static const char *missing_op(const struct imgtk_storage_ops *ops)
 {
     if (!ops->name)
         return "name";
-    if (!ops->open)
+    if (!ops->open && !ops->open_cancellable)
         return "open";
     if (!ops->close)
         return "close";

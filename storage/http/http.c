@@ -120,8 +120,8 @@ static void http_ops_close(void *handle)
     curl_global_cleanup();
 }
 
-static int http_ops_open_cancellable(const char *name, uint32_t flags, const struct imgtk_opts *opts,
-                                     const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err)
+static int http_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts,
+                         const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err)
 {
     if (flags & IMGTK_STORAGE_WRITABLE)
         return imgtk_fail(err, IMGTK_EREFUSED, "a file of an HTTP server is read, never written");
@@ -141,12 +141,6 @@ static int http_ops_open_cancellable(const char *name, uint32_t flags, const str
     }
     *handle = http;
     return 0;
-}
-
-static int http_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
-                         struct imgtk_error *err)
-{
-    return http_ops_open_cancellable(name, flags, opts, NULL, handle, err);
 }
 
 /* ---- Reading -------------------------------------------------------------------------- */
@@ -237,8 +231,7 @@ static const struct imgtk_storage_ops ops = {
     .version = IMGTK_VERSION,
     .schemes = schemes,
     .opts = http_options,
-    .open = http_ops_open,
-    .open_cancellable = http_ops_open_cancellable,
+    .open_cancellable = http_ops_open,
     .close = http_ops_close,
     .size = http_ops_size,
     .pread = http_ops_pread,

@@ -144,8 +144,8 @@ static int open_all(struct nbd *nbd, const char *name, uint32_t flags, const str
     return status;
 }
 
-static int nbd_ops_open_cancellable(const char *name, uint32_t flags, const struct imgtk_opts *opts,
-                                    const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err)
+static int nbd_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts,
+                        const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err)
 {
     struct nbd *nbd = calloc(1, sizeof(*nbd));
     if (!nbd)
@@ -161,12 +161,6 @@ static int nbd_ops_open_cancellable(const char *name, uint32_t flags, const stru
     }
     *handle = nbd;
     return 0;
-}
-
-static int nbd_ops_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,
-                        struct imgtk_error *err)
-{
-    return nbd_ops_open_cancellable(name, flags, opts, NULL, handle, err);
 }
 
 /* ---- Ops ------------------------------------------------------------------------- */
@@ -210,7 +204,6 @@ static const struct imgtk_storage_ops ops = {
     .version = IMGTK_VERSION,
     .schemes = schemes,
     .opts = options,
-    .open = nbd_ops_open,
     .close = nbd_ops_close,
     .size = nbd_ops_size,
     .pread = nbd_ops_pread,
@@ -222,7 +215,7 @@ static const struct imgtk_storage_ops ops = {
     .flush = nbd_ops_flush,
     .depth = nbd_ops_depth,
     .write_through = nbd_ops_write_through,
-    .open_cancellable = nbd_ops_open_cancellable,
+    .open_cancellable = nbd_ops_open,
 };
 
 const struct imgtk_storage_ops *imgtk_storage_v1(void)

@@ -17,10 +17,31 @@ static void credentials_are_not_shown(void **state)
     }
 }
 
+static int open_nothing(const char *name, uint32_t flags, const struct imgtk_opts *opts,
+                        const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err)
+{
+    (void)name, (void)flags, (void)opts, (void)cancel, (void)handle;
+    return imgtk_fail(err, IMGTK_ENOTFOUND, "there is nothing");
+}
+
+static void one_of_two_ways_to_open_is_enough(void **state)
+{
+    (void)state;
+    struct imgtk_error err = IMGTK_ERROR_INIT;
+    struct imgtk_storage_ops complete, ops = mod_ops;
+    ops.struct_size = sizeof(ops);
+    ops.open = NULL;
+    assert_int_equal(storage_ops_complete(&ops, &complete, &err), IMGTK_EINVAL);
+    assert_non_null(strstr(err.message, "'open'"));
+    ops.open_cancellable = open_nothing;
+    assert_int_equal(storage_ops_complete(&ops, &complete, &err), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(credentials_are_not_shown),
+        cmocka_unit_test(one_of_two_ways_to_open_is_enough),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,8 +70,8 @@ struct imgtk_storage_ops {
     const char *const *schemes;        /* "nbd://", "nbd+unix://", ...; NULL-terminated */
     const struct imgtk_opt *opts;      /* connections, timeout, ...; may be NULL */
 
-    /* Required. open: `name` as the user gave it; flags: IMGTK_STORAGE_WRITABLE, and IMGTK_STORAGE_TELLS_DEPTH when
-       depth() will be called, without which the storage need not be able to. */
+    /* Required, open unless there is open_cancellable. `name` as the user gave it; flags: IMGTK_STORAGE_WRITABLE, and
+       IMGTK_STORAGE_TELLS_DEPTH when depth() will be called, without which the storage need not be able to. */
     int (*open)(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle, struct imgtk_error *err);
     void (*close)(void *handle);
     int (*size)(void *handle, uint64_t *out, struct imgtk_error *err);
@@ -100,7 +100,7 @@ struct imgtk_storage_ops {
                  struct imgtk_error *err);                                 /* 1 everywhere; may answer beyond length */
     void (*write_through)(void *handle);                                   /* as imgtk_storage_write_through() says */
     /* --- end of storage ABI 1.0 --- */
-    /* As open, which is called where this is not there, for a storage that waits for others: once `cancel`, which may be
+    /* As open, and called instead of it, for a storage that waits for others: once `cancel`, which may be
        NULL and outlives the handle, asks for it, this call and all on the handle end within seconds with
        IMGTK_ECANCELLED instead of waiting. A server that answers may still be asked. */
     int (*open_cancellable)(const char *name, uint32_t flags, const struct imgtk_opts *opts,
