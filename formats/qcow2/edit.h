@@ -30,7 +30,8 @@ struct qcow2_edit {
     struct imgtk_check result;
     struct qcow2_check_state check; /* tally: references of the image to come; refcount_table: its blocks */
     uint8_t *freed;            /* a bit per cluster: used by the image on disk, and not by the one to come */
-    uint64_t next;             /* no cluster before it is free */
+    /* Of n: where runs of 2^n clusters and more, below 2^(n+1), are looked for. No cluster before next[0] is free. */
+    uint64_t next[64];
     uint8_t *blocks;           /* enum qcow2_block, for each block that the clusters of the tally need */
     uint64_t block_room;
     uint64_t table_offset;     /* the refcount table of the image to come */

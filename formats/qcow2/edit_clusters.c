@@ -51,7 +51,7 @@ static int reserve(struct qcow2_edit *edit, uint64_t clusters, struct imgtk_erro
 
 int qcow2_edit_clusters_open(struct qcow2_edit *edit, struct imgtk_error *err)
 {
-    edit->next = 0;
+    memset(edit->next, 0, sizeof(edit->next));
     edit->table_offset = edit->image->header.refcount_table_offset;
     edit->table_clusters = edit->image->header.refcount_table_clusters;
     return reserve(edit, edit->check.tally.clusters, err);
@@ -118,9 +118,9 @@ static bool is_free(const struct qcow2_edit *edit, uint64_t cluster)
            (qcow2_tally_count(&edit->check.tally, cluster) == 0 && !is_freed(edit, cluster));
 }
 
-static uint64_t find_run(const struct qcow2_edit *edit, uint64_t count)
+static uint64_t find_run(const struct qcow2_edit *edit, uint64_t first, uint64_t count)
 {
-    uint64_t first = edit->next, length = 0;
+    uint64_t length = 0;
     while (length < count) {
         if (is_free(edit, first + length)) {
             length++;
@@ -132,17 +132,31 @@ static uint64_t find_run(const struct qcow2_edit *edit, uint64_t count)
     return first;
 }
 
+/*
+ * Nothing becomes free before the commit, so that a search can go on where the last one for such a length has ended; what
+ * was too short for that one is left to shorter runs. Else each of many runs would look through the whole file again.
+ */
+static uint64_t *next_of(struct qcow2_edit *edit, uint64_t count)
+{
+    uint64_t *next = edit->next;
+    for (; count > 1; count /= 2)
+        next++;
+    return next;
+}
+
 int qcow2_edit_allocate(struct qcow2_edit *edit, uint64_t count, enum qcow2_use use, uint64_t *offset,
                         struct imgtk_error *err)
 {
-    uint64_t first = find_run(edit, count);
+    uint64_t *next = next_of(edit, count), start = *next > edit->next[0] ? *next : edit->next[0];
+    uint64_t first = find_run(edit, start, count);
     int status = reserve(edit, first + count, err);
     for (uint64_t i = 0; i < count && status == 0; i++)
         status = qcow2_edit_reference(edit, first + i, use, err);
     if (status != 0)
         return status;
-    if (first == edit->next || count == 1)
-        edit->next = first + count;
+    if (first == edit->next[0])
+        edit->next[0] = first + count;
+    *next = first + count;
     *offset = first << geometry_of(edit)->cluster_bits;
     return 0;
 }
@@ -323,7 +337,7 @@ int qcow2_edit_clusters_settle(struct qcow2_edit *edit, struct imgtk_error *err)
         return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for the state of clusters");
     memset(edit->blocks, QCOW2_BLOCK_SAME, (size_t)edit->block_room);
     edit->table_placed = false;
-    edit->next = 0;
+    memset(edit->next, 0, sizeof(edit->next));
     while (end > 0 && qcow2_tally_count(tally, end - 1) == 0)
         end--;
     needed = end << geometry_of(edit)->cluster_bits;
