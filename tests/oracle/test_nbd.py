@@ -363,6 +363,7 @@ def test_nobody_waits_for_it_after_an_interruption(tmp_path, liar, how):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("how, words", [("silent", ["rebase", "-b", ""]), ("silent-handshake", ["commit"])])
 def test_nobody_waits_for_a_backing_file_after_an_interruption(tmp_path, liar, how, words):
     qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", liar(how), "-F", "raw", tmp_path / "image.qcow2", "1M")
