@@ -133,8 +133,8 @@ static uint64_t find_run(const struct qcow2_edit *edit, uint64_t first, uint64_t
 }
 
 /*
- * Nothing becomes free before the commit, so that a search can go on where the last one for such a length has ended; what
- * was too short for that one is left to shorter runs. Else each of many runs would look through the whole file again.
+ * Nothing becomes free before the commit, so that a search can go on where the last one for such a length has ended;
+ * what was too short for that one is left to shorter runs. Else each of many runs would look through the whole file.
  */
 static uint64_t *next_of(struct qcow2_edit *edit, uint64_t count)
 {

@@ -98,7 +98,8 @@ static int report_table(struct qcow2_check_state *state, void *context, uint64_t
     case NO_TABLE:
         break;
     case NOT_ALIGNED:
-        qcow2_check_corruption(state, "ERROR l2_offset=0x%" PRIx64 ": table is not aligned; L1 entry corrupted", l2_offset);
+        qcow2_check_corruption(state, "ERROR l2_offset=0x%" PRIx64 ": table is not aligned; L1 entry corrupted",
+                               l2_offset);
         break;
     case OUTSIDE:
         qcow2_check_corruption(state, QCOW2_BEYOND_FORMAT, l2_offset, cluster_size, state->file_size);
