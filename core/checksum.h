@@ -12,8 +12,8 @@ struct checksum_pass {
     uint64_t length; /* of what is read: all of the tree's disk, or whole blocks */
     bool in_order;   /* one thread at a time reads, in the order of the disk */
     unsigned workers;
-    struct imgtk_progress progress; /* what has been done before */
-    imgtk_progress_fn tell;         /* may be NULL */
+    struct imgtk_progress progress;    /* what has been done before */
+    imgtk_progress_fn tell;            /* may be NULL */
     void *tell_context;
     const struct imgtk_cancel *cancel; /* may be NULL */
 };

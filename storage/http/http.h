@@ -92,16 +92,16 @@ struct http {
     unsigned retries, timeout;
     const struct imgtk_cancel *cancel; /* may be NULL; see http_is_over() */
     uint64_t spool_limit;
-    struct curl_slist *conditions;    /* headers that make the server refuse when the content has changed */
-    struct http_reply known;          /* the first reply, which later ones must agree with; code 0: none yet */
+    struct curl_slist *conditions;     /* headers that make the server refuse when the content has changed */
+    struct http_reply known;           /* the first reply, which later ones must agree with; code 0: none yet */
     uint64_t size;
-    atomic_bool place_is_gone;        /* requests go to the address itself again */
-    uint8_t *start;                   /* the first bytes, `start_length` of them */
+    atomic_bool place_is_gone;         /* requests go to the address itself again */
+    uint8_t *start;                    /* the first bytes, `start_length` of them */
     size_t start_length;
     struct imgtk_cache *cache;
     struct http_ahead *ahead;
-    atomic_bool closing;              /* what is being read ahead is not waited for */
-    struct http_stream *stream;       /* of a server without ranges, else NULL */
+    atomic_bool closing;               /* what is being read ahead is not waited for */
+    struct http_stream *stream;        /* of a server without ranges, else NULL */
 };
 
 /* The job was interrupted or is at its end: what is under way is given up. */

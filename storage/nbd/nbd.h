@@ -58,10 +58,10 @@ struct nbd_request {
 /* ---- One connection -------------------------------------------------------- */
 
 struct nbd_settings {
-    unsigned requests;                /* in flight at once, per connection */
-    unsigned timeout;                 /* seconds that a server may take; 0: for ever */
+    unsigned requests;                 /* in flight at once, per connection */
+    unsigned timeout;                  /* seconds that a server may take; 0: for ever */
     const struct imgtk_cancel *cancel; /* may be NULL; after it nobody waits any more for a server that is silent */
-    bool depth;                       /* ask for NBD_DEPTH, too */
+    bool depth;                        /* ask for NBD_DEPTH, too */
     const char *tls_certificates, *tls_username, *tls_psk_file;
     bool tls_verify_peer;
 };

@@ -27,12 +27,12 @@ IMGTK_API int imgtk_resize(struct imgtk_image *image, uint64_t size, bool shrink
 IMGTK_API int imgtk_grow(struct imgtk_image *image, uint64_t size, enum imgtk_allocation how, struct imgtk_error *err);
 
 struct imgtk_rebase {
-    struct imgtk_image *image;       /* with its chain, unless unsafe */
-    const char *backing_name;        /* as the image will record it; NULL: it has no backing file any more */
-    const char *backing_format;      /* the same; NULL: not recorded */
-    struct imgtk_image *backing;     /* that file, opened; NULL: there is none, or unsafe */
-    bool unsafe;                     /* the name alone is changed: what the disk reads as may change */
-    imgtk_progress_fn progress;      /* may be NULL */
+    struct imgtk_image *image;         /* with its chain, unless unsafe */
+    const char *backing_name;          /* as the image will record it; NULL: it has no backing file any more */
+    const char *backing_format;        /* the same; NULL: not recorded */
+    struct imgtk_image *backing;       /* that file, opened; NULL: there is none, or unsafe */
+    bool unsafe;                       /* the name alone is changed: what the disk reads as may change */
+    imgtk_progress_fn progress;        /* may be NULL */
     void *progress_context;
     const struct imgtk_cancel *cancel; /* may be NULL */
 };
@@ -40,10 +40,10 @@ struct imgtk_rebase {
 IMGTK_API int imgtk_rebase(const struct imgtk_rebase *job, struct imgtk_error *err);
 
 struct imgtk_commit {
-    struct imgtk_image *image;       /* with its chain; writable unless `keep` */
-    size_t depth;                    /* of the layer below, >= 1, that is written into */
-    bool keep;                       /* leave the image as it is; else it is empty afterwards. Needed when depth > 1 */
-    imgtk_progress_fn progress;      /* may be NULL */
+    struct imgtk_image *image;         /* with its chain; writable unless `keep` */
+    size_t depth;                      /* of the layer below, >= 1, that is written into */
+    bool keep;                         /* leave the image as it is; else it is empty afterwards. Needed for depth > 1 */
+    imgtk_progress_fn progress;        /* may be NULL */
     void *progress_context;
     const struct imgtk_cancel *cancel; /* may be NULL */
 };
