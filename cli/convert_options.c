@@ -8,7 +8,7 @@
 #include "cli.h"
 #include "output.h"
 
-#define PIECE_SIZE (2u << 20) /* what a thread of a conversion handles at once */
+#define THREAD_SIZE (2u << 20) /* what a thread of a conversion holds in memory at most */
 #define MAX_SPARSE_SIZE (16u << 20)
 #define FIELD(name) offsetof(struct convert_options, name)
 
@@ -128,7 +128,7 @@ unsigned convert_options_workers(const struct cli *cli, const struct convert_opt
 {
     if (!options->queue)
         return options->worker_count;
-    uint64_t room = options->queue_size / PIECE_SIZE > 0 ? options->queue_size / PIECE_SIZE : 1;
+    uint64_t room = options->queue_size / THREAD_SIZE > 0 ? options->queue_size / THREAD_SIZE : 1;
     unsigned workers = options->worker_count ? options->worker_count : imgtk_context_workers(cli->context);
     return room < workers ? (unsigned)room : workers;
 }

@@ -8,6 +8,8 @@
 
 #include "registry.h"
 
+#define REMOTE_WORKERS 8u
+
 int imgtk_context_new(struct imgtk_context **out, struct imgtk_error *err)
 {
     struct imgtk_context *context = calloc(1, sizeof(*context));
@@ -107,6 +109,12 @@ unsigned imgtk_context_workers(const struct imgtk_context *context)
         return 1;
     int count = CPU_COUNT(&cpus);
     return count > 0 ? (unsigned)count : 1;
+}
+
+unsigned context_workers(const struct imgtk_context *context, bool remote)
+{
+    unsigned workers = imgtk_context_workers(context);
+    return remote && workers < REMOTE_WORKERS ? REMOTE_WORKERS : workers;
 }
 
 const char *imgtk_context_format_options(const struct imgtk_context *context, const char *format)

@@ -21,6 +21,8 @@ struct imgtk_context {
     char *storage_options;      /* of all storage modules; may be NULL */
 };
 
+/* How many threads a job should have: the context's number, and more of them where requests have a long way. */
+unsigned context_workers(const struct imgtk_context *context, bool remote);
 /* A line for -v; cheap when nobody listens. */
 void context_note(struct imgtk_context *context, const char *format, ...) IMGTK_PRINTF(2, 3);
 

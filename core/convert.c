@@ -8,22 +8,13 @@
 #include "imgtk/bytes.h"
 #include "resume.h"
 
-#define ITEM_SIZE (1u << 20) /* one worker writes what another's cache still holds */
+#define ITEM_LOCAL (512u << 10) /* one worker writes what another's cache still holds */
+#define ITEM_FAR (1u << 20)     /* fewer requests */
 #define ZERO_GRANULE 4096u
 #define EXISTING_GRANULE (64u << 10) /* on a target that has to be told of zeroes, shorter runs are cheaper written */
 #define REFLINK_UNIT 4096u           /* file systems share blocks of this size */
 
 /* ---- Set-up ------------------------------------------------------------- */
-
-static unsigned choose_workers(const struct conversion *conversion)
-{
-    const struct imgtk_convert *job = conversion->job;
-    unsigned workers = job->workers ? job->workers : imgtk_context_workers(conversion->context);
-    for (size_t i = 0; !job->workers && i < job->source_count; i++)
-        if (image_workers(job->sources[i]) > workers)
-            workers = image_workers(job->sources[i]);
-    return workers < IMGTK_MAX_WORKERS ? workers : IMGTK_MAX_WORKERS;
-}
 
 static enum copy_mode choose_copy(const struct conversion *conversion)
 {
@@ -33,6 +24,12 @@ static enum copy_mode choose_copy(const struct conversion *conversion)
     bool fixed_places = (conversion->target.driver->flags & IMGTK_DRIVER_FIXED_PLACES) != 0;
     bool shares = conversion->target.shares_blocks && conversion->target.unit % REFLINK_UNIT == 0;
     return fixed_places || shares ? COPY_SHARE : COPY_BY_HAND;
+}
+
+static uint32_t choose_item_size(const struct conversion *conversion)
+{
+    uint32_t size = conversion->target.far ? ITEM_FAR : ITEM_LOCAL;
+    return conversion->target.unit > size ? conversion->target.unit : size;
 }
 
 static void choose_sizes(struct conversion *conversion)
@@ -47,7 +44,7 @@ static void choose_sizes(struct conversion *conversion)
         granule = unit;
     granule = imgtk_round_down(granule, unit);
     conversion->cut = conversion->digest.tree && unit < DIGEST_BLOCK ? DIGEST_BLOCK : unit;
-    conversion->item_size = unit > ITEM_SIZE ? unit : ITEM_SIZE;
+    conversion->item_size = choose_item_size(conversion);
     conversion->granule = (uint32_t)imgtk_min_u64(granule > unit ? granule : unit, conversion->item_size);
     conversion->in_order = source_in_order(&conversion->source);
     conversion->find_zeroes = job->sparse_size != 0 && !job->relative_to;
@@ -88,7 +85,6 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
         status = convert_digest_begin(conversion, err);
     if (status)
         return status;
-    conversion->workers = choose_workers(conversion);
     struct target_request request = {
         .wish = &job->target,
         .size = conversion->source.size,
@@ -97,7 +93,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
         .base = conversion->base,
         .sources = job->sources,
         .source_count = job->source_count,
-        .workers = conversion->workers,
+        .workers = job->workers,
         .write_all = job->sparse_size == 0 || job->relative_to,
         .sparse_size = job->sparse_size,
         .read_back = job->verify,
@@ -105,8 +101,7 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
     status = target_create(conversion->context, &request, &conversion->target, err);
     if (status)
         return status;
-    /* The target was told of as many as there may be; now it is known whether its writers wait for each other. */
-    conversion->workers = conversion->target.driver->flags & IMGTK_DRIVER_PARALLEL ? choose_workers(conversion) : 1;
+    conversion->workers = conversion->target.workers;
     conversion->progress = (struct imgtk_progress){ .phase = "copy",
                                                     .total = conversion->source.size * (job->verify ? 2 : 1) };
     choose_sizes(conversion);

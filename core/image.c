@@ -10,7 +10,6 @@
 #include "sequential.h"
 #include "storage/storage.h"
 
-#define REMOTE_WORKERS 8u
 
 /* ---- One layer ---------------------------------------------------------- */
 
@@ -325,13 +324,17 @@ void imgtk_image_close(struct imgtk_image *image)
     free(image);
 }
 
+bool image_is_remote(const struct imgtk_image *image)
+{
+    bool remote = false;
+    for (size_t i = 0; !remote && i < image->count; i++)
+        remote = imgtk_storage_flags(image->layers[i].public.file) & IMGTK_STORAGE_REMOTE;
+    return remote;
+}
+
 unsigned image_workers(const struct imgtk_image *image)
 {
-    unsigned workers = imgtk_context_workers(image->context);
-    for (size_t i = 0; i < image->count && workers < REMOTE_WORKERS; i++)
-        if (imgtk_storage_flags(image->layers[i].public.file) & IMGTK_STORAGE_REMOTE)
-            workers = REMOTE_WORKERS;
-    return workers;
+    return context_workers(image->context, image_is_remote(image));
 }
 
 uint64_t imgtk_image_size(const struct imgtk_image *image)

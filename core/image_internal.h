@@ -47,7 +47,9 @@ int image_open_written(struct imgtk_context *context, const struct image_written
 int image_open_snapshot(struct imgtk_image *image, size_t depth, const char *snapshot, struct imgtk_image **out,
                         struct imgtk_error *err);
 
-/* How many threads should read the image: the context's number, and more where requests have a long way. */
+/* Whether requests to any of its files have a long way. */
+bool image_is_remote(const struct imgtk_image *image);
+/* How many threads should read the image. */
 unsigned image_workers(const struct imgtk_image *image);
 
 /* Whether `next`, which begins where `first` ends, is more of the same: one row of a map. */

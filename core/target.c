@@ -305,6 +305,22 @@ static int require_room(const struct target *target, struct imgtk_create *args, 
                       (unsigned long long)need.required);
 }
 
+static bool is_far(const struct target *target, const struct target_request *request)
+{
+    bool far = imgtk_storage_flags(target->file) & IMGTK_STORAGE_REMOTE;
+    for (size_t i = 0; !far && i < request->source_count; i++)
+        far = image_is_remote(request->sources[i]);
+    return far;
+}
+
+static unsigned choose_workers(const struct target *target, const struct target_request *request)
+{
+    if (!(target->driver->flags & IMGTK_DRIVER_PARALLEL))
+        return 1;
+    unsigned workers = request->workers ? request->workers : context_workers(target->context, target->far);
+    return workers < IMGTK_MAX_WORKERS ? workers : IMGTK_MAX_WORKERS;
+}
+
 static int lay_out(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     char identity[64] = "";
@@ -315,6 +331,8 @@ static int lay_out(struct target *target, const struct target_request *request, 
         if (status)
             return status;
     }
+    target->far = is_far(target, request);
+    target->workers = choose_workers(target, request);
     struct imgtk_create args = {
         .file = target->file,
         .size = request->size,
@@ -324,7 +342,7 @@ static int lay_out(struct target *target, const struct target_request *request, 
         .flags = (request->wish->compress ? IMGTK_CREATE_COMPRESS : 0u) |
                  (target->sequential ? IMGTK_CREATE_STREAM : 0u) | (request->plan ? 0u : IMGTK_CREATE_EMPTY) |
                  (request->write_all ? IMGTK_CREATE_FULL : 0u) | (target->resume ? IMGTK_CREATE_RESUME : 0u),
-        .workers = request->workers,
+        .workers = target->workers,
         .note = note_line,
         .note_context = target->context,
         .backing_identity = identity[0] ? identity : NULL,

@@ -17,6 +17,8 @@ struct target {
     bool sequential;
     bool one_writer;   /* writes only wait for each other: those of one file, unless they are compressed before */
     bool drops_zeroes; /* write() leaves out zero units by itself, and compressing makes it worth to let it */
+    bool far;          /* requests to the target, or to a source, have a long way */
+    unsigned workers;  /* how many may call write() at once */
     struct resume *resume; /* NULL: not asked for */
     bool shares_blocks; /* the file system can share the blocks of every source file with the target */
 };
@@ -29,7 +31,7 @@ struct target_request {
     struct imgtk_image *base;      /* backing, or what only differences are taken from; NULL: none */
     struct imgtk_image *const *sources; /* the target must be none of their files */
     size_t source_count;
-    unsigned workers;
+    unsigned workers; /* 0: as many as suit the sources and the target */
     bool write_all;
     int64_t sparse_size; /* of the job */
     bool read_back;      /* convert_verify() will follow */
