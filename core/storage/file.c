@@ -96,6 +96,7 @@ int file_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, s
 {
     struct file *file = handle;
     const struct file_range all = { offset, length };
+    file_append_before(file, offset, length);
     while (length > 0) {
         size_t piece = (size_t)imgtk_min_u64(length, MAX_IO);
         ssize_t count = pwrite(file->fd, buf, piece, (off_t)offset);
@@ -218,6 +219,7 @@ const struct imgtk_storage_ops file_ops = {
     .allocate = file_allocate,
     .allocated = file_allocated,
     .drop_cache = file_drop_cache,
+    .will_append = file_will_append,
 };
 
 /* ---- Opening -------------------------------------------------------------------- */

@@ -29,6 +29,12 @@ struct file_behind {
     unsigned next;
 };
 
+/* Space for a file that is appended to; see file_append.c. */
+struct file_append {
+    bool expected;  /* this file system takes it block by block otherwise */
+    uint64_t taken; /* how far; before it begins, from where on it is worth it. The turn to write guards it */
+};
+
 struct file {
     int fd;
     bool writable;
@@ -41,6 +47,7 @@ struct file {
     struct file_run runs[FILE_RUNS]; /* of a file that is open for reading: one lseek pair per run, not per question */
     unsigned next_run;
     struct file_behind behind;
+    struct file_append append;
 };
 
 extern const struct imgtk_storage_ops file_ops;
@@ -56,6 +63,11 @@ int file_flush(void *handle, struct imgtk_error *err);
 /* file_zero.c */
 int file_zero(void *handle, uint64_t offset, uint64_t length, uint32_t flags, struct imgtk_error *err);
 int file_allocate(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err);
+
+/* file_append.c: file_append_before() is told of each write, by whoever has the turn to write (storage.c). */
+void file_will_append(void *handle);
+void file_append_before(struct file *file, uint64_t offset, uint64_t length);
+int file_append_end(struct file *file, struct imgtk_error *err);
 
 /* file_behind.c: told of what was moved, it writes out and drops what is due. */
 void file_behind_init(struct file_behind *behind);

@@ -268,7 +268,9 @@ int file_commit(void *handle, bool sync, struct imgtk_error *err)
     struct file_new *new_file = file->new_file;
     if (!new_file)
         return sync ? file_flush(file, err) : 0;
-    int status = sync ? sync_file(file->fd, err) : 0;
+    int status = file_append_end(file, err);
+    if (!status && sync)
+        status = sync_file(file->fd, err);
     if (status)
         return status;
     if (give_name(file) < 0)

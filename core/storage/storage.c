@@ -261,9 +261,13 @@ int imgtk_storage_zero(struct imgtk_storage *storage, uint64_t offset, uint64_t 
         return status;
     if (storage->sequence)
         return sequence_zero(storage, offset, length, err);
-    if (!storage->ops.zero)
-        return storage_write_zeroes(storage->ops.pwrite, storage->handle, offset, length, err);
-    return storage->ops.zero(storage->handle, offset, length, flags, err);
+    storage_begin_write(storage);
+    if (storage->ops.zero)
+        status = storage->ops.zero(storage->handle, offset, length, flags, err);
+    else
+        status = storage_write_zeroes(storage->ops.pwrite, storage->handle, offset, length, err);
+    storage_end_write(storage);
+    return status;
 }
 
 int imgtk_storage_truncate(struct imgtk_storage *storage, uint64_t size, struct imgtk_error *err)
@@ -286,6 +290,12 @@ void imgtk_storage_write_through(struct imgtk_storage *storage)
 {
     if (storage->ops.write_through)
         storage->ops.write_through(storage->handle);
+}
+
+void imgtk_storage_will_append(struct imgtk_storage *storage)
+{
+    if (storage->ops.will_append)
+        storage->ops.will_append(storage->handle);
 }
 
 int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err)

@@ -82,6 +82,8 @@ static int begin_tables(struct qcow2_writer *writer, const struct imgtk_create *
         return status;
     writer->reads_zero = reads_zero(writer->data);
     bool preallocate = options->preallocation != QCOW2_PREALLOCATION_OFF;
+    if (!preallocate && !options->data_file)
+        imgtk_storage_will_append(writer->file);
     status = invalidate(writer, err);
     if (!status)
         status = qcow2_clusters_init(&writer->clusters, writer->file, &writer->geometry, err);

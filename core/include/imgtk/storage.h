@@ -105,6 +105,7 @@ struct imgtk_storage_ops {
        IMGTK_ECANCELLED instead of waiting. A server that answers may still be asked. */
     int (*open_cancellable)(const char *name, uint32_t flags, const struct imgtk_opts *opts,
                             const struct imgtk_cancel *cancel, void **handle, struct imgtk_error *err);
+    void (*will_append)(void *handle);                                     /* nothing to gain by knowing */
     /* --- end of storage ABI 1.1 --- */
 };
 
@@ -151,6 +152,12 @@ IMGTK_API void imgtk_storage_drop_cache(struct imgtk_storage *storage);
  * for that; elsewhere flush() remains what makes it safe. Called before the storage is shared between threads.
  */
 IMGTK_API void imgtk_storage_write_through(struct imgtk_storage *storage);
+/*
+ * From now on the storage will be written from front to back and without lasting gaps, so that space may be taken in
+ * large steps ahead of the writes; what was not needed is given back when it is committed. Called before the storage is
+ * shared between threads.
+ */
+IMGTK_API void imgtk_storage_will_append(struct imgtk_storage *storage);
 IMGTK_API int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err);
 
 /*
