@@ -61,7 +61,7 @@ static int count_table(struct qcow2_check_state *state, struct qcow2_check_worke
     uint64_t cluster = tables->clusters[index];
     struct qcow2_l2_visit visit = { .l2_offset = cluster << state->image->geometry.cluster_bits,
                                     .times = (uint32_t)qcow2_tally_count(&state->named, cluster) - 1 };
-    bool told;
+    bool told = false;
     (void)tell; /* the faults were told for each entry that names the table */
     return qcow2_count_l2(state, worker, &visit, &told, err);
 }
