@@ -10,7 +10,6 @@
 #include "sequential.h"
 #include "storage/storage.h"
 
-
 /* ---- One layer ---------------------------------------------------------- */
 
 static void layer_close(struct layer *layer)
