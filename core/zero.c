@@ -37,6 +37,15 @@ bool bytes_are_zero_portable(const void *buf, size_t length)
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
+/* glibc has asked the CPU already. The compiler's way asks again whenever the library is loaded, and each question is an
+   exit from a virtual machine. */
+#if __has_include(<sys/platform/x86.h>)
+#include <sys/platform/x86.h>
+#define HAS_AVX2() CPU_FEATURE_ACTIVE(AVX2)
+#else
+#define HAS_AVX2() __builtin_cpu_supports("avx2")
+#endif
+
 __attribute__((target("avx2"))) static bool bytes_are_zero_avx2(const uint8_t *p, size_t length)
 {
     size_t i = 0;
@@ -53,7 +62,7 @@ __attribute__((target("avx2"))) static bool bytes_are_zero_avx2(const uint8_t *p
 
 bool bytes_are_zero(const void *buf, size_t length)
 {
-    if (length >= 128 && __builtin_cpu_supports("avx2"))
+    if (length >= 128 && HAS_AVX2())
         return bytes_are_zero_avx2(buf, length);
     return bytes_are_zero_portable(buf, length);
 }
