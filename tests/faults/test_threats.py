@@ -288,7 +288,7 @@ def test_huge_disks_of_nothing_take_nothing(place):
 def test_memory_has_a_budget(place):
     """The limit is of the process, so that what nobody has thought of keeps to it too."""
     image = make_image(place / "images/a.qcow2", 8 * MIB, writes=["write -P 1 0 8M"])
-    imgtk_fails("convert", "--max-memory=2M", "-m", "1", "-O", "qcow2", "-c", image, place / "out", match="out of memory")
+    imgtk_fails("convert", "--max-memory=1M", "-m", "1", "-O", "qcow2", "-c", image, place / "out", match="out of memory")
     assert not (place / "out").exists()
     imgtk("convert", "--max-memory=64M", "-O", "qcow2", "-c", image, place / "out")
 
