@@ -5,6 +5,8 @@
 #include "map_rows.h"
 
 #define ALONE 64u /* extents for which no thread is started: most disks have fewer, or hardly more */
+/* Of so many extents; where they cover less, threads would get in each other's way at the driver's tables. */
+#define WIDE (UINT64_C(64) << 20)
 
 /* Walks from *offset to the end, or over that many extents. */
 static int walk_rows(struct imgtk_walk *walk, uint64_t *offset, uint64_t end, uint64_t most, struct map_rows *rows,
@@ -40,8 +42,12 @@ static int take_parts(struct map_ahead *ahead, struct imgtk_walk *walk, uint64_t
 static int map_range(const struct imgtk_map *job, struct imgtk_walk *walk, uint64_t end, struct imgtk_error *err)
 {
     struct map_rows rows = { .job = job };
-    uint64_t offset = job->start;
+    uint64_t offset = job->start, before = offset;
     int status = walk_rows(walk, &offset, end, ALONE, &rows, err);
+    while (!status && offset < end && offset - before < WIDE) {
+        before = offset;
+        status = walk_rows(walk, &offset, end, ALONE, &rows, err);
+    }
     if (status)
         return status;
     struct map_ahead *ahead = offset < end ? map_ahead_new(job->image, offset, end) : NULL;

@@ -17,9 +17,9 @@
 #define KIB UINT64_C(1024)
 #define GIB (KIB * KIB * KIB)
 
-/* Up to `fragmented` a run of data and one of zeroes in turn, then data in one piece, in extents of no more than `step`. */
+/* Data in one piece, told in extents of no more than `step`; in [from, to) a run of data and one of zeroes in turn. */
 struct made {
-    uint64_t size, run, fragmented, step;
+    uint64_t size, step, from, to, run;
     uint64_t damaged; /* the map fails from there on */
     pthread_t first;  /* the thread of the test */
     atomic_uint asked_by_others;
@@ -38,7 +38,7 @@ static int made_extent(void *handle, uint64_t offset, uint64_t length, struct im
         atomic_fetch_add(&made->asked_by_others, 1);
     if (offset >= made->damaged)
         return imgtk_fail(err, IMGTK_ECORRUPT, "damaged from %llu on", (unsigned long long)made->damaged);
-    bool in_pieces = offset < made->fragmented;
+    bool in_pieces = offset >= made->from && offset < made->to;
     uint64_t unit = in_pieces ? made->run : made->step;
     uint64_t end = (offset / unit + 1) * unit;
     *out = (struct imgtk_extent){ .length = (end < made->size ? end : made->size) - offset };
@@ -100,10 +100,10 @@ static void assert_same_rows(struct rows *rows, struct rows *expected)
 
 /* A run, a list that is full, and a part end at all places. */
 static const struct made disks[] = {
-    { .size = 100 * GIB, .run = GIB, .fragmented = 0, .step = 512 * KIB * KIB, .damaged = UINT64_MAX },
-    { .size = 100 * GIB + 512, .run = 64 * KIB, .fragmented = 2 * GIB, .step = GIB, .damaged = UINT64_MAX },
-    { .size = 3 * GIB, .run = 4 * KIB + 512, .fragmented = GIB / 8, .step = 64 * KIB, .damaged = UINT64_MAX },
-    { .size = 8 * GIB, .run = 192 * KIB, .fragmented = 8 * GIB, .step = GIB, .damaged = UINT64_MAX },
+    { .size = 100 * GIB, .step = GIB / 2, .damaged = UINT64_MAX },
+    { .size = 100 * GIB + 512, .step = GIB, .from = 0, .to = 2 * GIB, .run = 64 * KIB, .damaged = UINT64_MAX },
+    { .size = 3 * GIB, .step = 1024 * KIB, .from = GIB, .to = GIB + GIB / 8, .run = 4 * KIB + 512, .damaged = UINT64_MAX },
+    { .size = 8 * GIB, .step = GIB / 256, .from = GIB / 2, .to = 8 * GIB, .run = 192 * KIB, .damaged = UINT64_MAX },
 };
 
 static void many_threads_tell_the_rows_of_one(void **state)
@@ -135,16 +135,20 @@ static void a_range_ends_where_it_was_asked_to(void **state)
     assert_same_rows(&rows, &expected);
 }
 
-static void few_extents_or_a_short_disk_need_no_threads(void **state)
+static void few_small_or_near_extents_need_no_threads(void **state)
 {
     (void)state;
-    struct made whole = { .size = 1024 * 1024 * GIB, .step = 32768 * GIB, .damaged = UINT64_MAX };
-    struct made small = { .size = GIB / 2, .run = 4 * KIB, .fragmented = GIB, .step = GIB, .damaged = UINT64_MAX };
-    struct rows rows = { 0 };
-    assert_int_equal(map(&whole, 4, 0, UINT64_MAX, &rows, NULL), 0);
-    assert_int_equal(map(&small, 4, 0, UINT64_MAX, &rows, NULL), 0);
-    assert_int_equal(whole.asked_by_others + small.asked_by_others, 0);
-    free(rows.list);
+    struct made alone[] = {
+        { .size = 1024 * 1024 * GIB, .step = 32768 * GIB, .damaged = UINT64_MAX },
+        { .size = GIB, .step = 2048 * KIB, .damaged = UINT64_MAX },
+        { .size = 4 * GIB, .step = GIB, .from = 0, .to = 4 * GIB, .run = 64 * KIB, .damaged = UINT64_MAX },
+    };
+    for (size_t i = 0; i < sizeof(alone) / sizeof(alone[0]); i++) {
+        struct rows rows = { 0 };
+        assert_int_equal(map(&alone[i], 4, 0, UINT64_MAX, &rows, NULL), 0);
+        assert_int_equal(alone[i].asked_by_others, 0);
+        free(rows.list);
+    }
 }
 
 static void a_failure_comes_after_the_rows_before_it(void **state)
@@ -179,7 +183,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_threads_tell_the_rows_of_one),
         cmocka_unit_test(a_range_ends_where_it_was_asked_to),
-        cmocka_unit_test(few_extents_or_a_short_disk_need_no_threads),
+        cmocka_unit_test(few_small_or_near_extents_need_no_threads),
         cmocka_unit_test(a_failure_comes_after_the_rows_before_it),
         cmocka_unit_test(a_row_may_stop_it),
     };
