@@ -7,12 +7,12 @@
 #include "image_internal.h"
 #include "imgtk/bytes.h"
 #include "resume.h"
+#include "storage/storage.h"
 
 #define ITEM_LOCAL (512u << 10) /* one worker writes what another's cache still holds */
 #define ITEM_FAR (1u << 20)     /* fewer requests */
 #define ZERO_GRANULE 4096u
 #define EXISTING_GRANULE (64u << 10) /* on a target that has to be told of zeroes, shorter runs are cheaper written */
-#define REFLINK_UNIT 4096u           /* file systems share blocks of this size */
 
 /* ---- Set-up ------------------------------------------------------------- */
 
@@ -22,7 +22,7 @@ static enum copy_mode choose_copy(const struct conversion *conversion)
     if (conversion->in_order || conversion->target.sequential || job->target.compress || conversion->base || job->salvaged || job->sparse_size > 0)
         return COPY_BY_HAND;
     bool fixed_places = (conversion->target.driver->flags & IMGTK_DRIVER_FIXED_PLACES) != 0;
-    bool shares = conversion->target.shares_blocks && conversion->target.unit % REFLINK_UNIT == 0;
+    bool shares = conversion->target.shares_blocks && conversion->target.unit % STORAGE_SHARED_UNIT == 0;
     return fixed_places || shares ? COPY_SHARE : COPY_BY_HAND;
 }
 
@@ -49,6 +49,7 @@ static void choose_sizes(struct conversion *conversion)
     conversion->in_order = source_in_order(&conversion->source);
     conversion->find_zeroes = job->sparse_size != 0 && !job->relative_to;
     conversion->copy = choose_copy(conversion);
+    conversion->copy_unit = storage_is_on_server(conversion->target.file) ? 1 : STORAGE_SHARED_UNIT;
 }
 
 static void note_ways(const struct conversion *conversion)

@@ -32,6 +32,7 @@ struct conversion {
     uint32_t item_size; /* bytes that a worker handles at once; a multiple of the target's unit */
     uint32_t cut;       /* bytes that items begin and end at multiples of: the unit, or whole blocks of the digest */
     uint32_t granule;   /* zero detection works in steps of this many bytes; a multiple of the unit */
+    uint32_t copy_unit; /* where the kernel is to copy, places in source and target are alike modulo this */
     bool find_zeroes;
     bool in_order;      /* a source is read as it comes */
     struct conversion_digest digest;

@@ -16,11 +16,13 @@ static uint64_t whole_units(const struct conversion *conversion, uint64_t offset
     return end > offset ? end - offset : 0;
 }
 
+/* A target has data at a place that is its guest's modulo the unit, which is no smaller than copy_unit, or is that place. */
 static bool can_copy(const struct conversion *conversion, const struct plan_stretch *stretch)
 {
+    const struct imgtk_extent *extent = &stretch->found.extent;
     return conversion->copy != COPY_BY_HAND && stretch->kind == PLAN_DATA && stretch->length >= COPY_MIN &&
-           stretch->found.extent.kind == IMGTK_EXTENT_DATA && (stretch->found.extent.flags & IMGTK_EXTENT_PLAIN) &&
-           storage_has_fd(stretch->found.extent.file);
+           extent->kind == IMGTK_EXTENT_DATA && (extent->flags & IMGTK_EXTENT_PLAIN) && storage_has_fd(extent->file) &&
+           (extent->host_offset - stretch->found.start) % conversion->copy_unit == 0;
 }
 
 static uint64_t min_gap(const struct conversion *conversion)

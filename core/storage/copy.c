@@ -13,9 +13,6 @@
 #include "imgtk/bytes.h"
 #include "storage/storage.h"
 
-/* Blocks that file systems share are this large or a multiple of it. */
-enum { REFLINK_UNIT = 4096 };
-
 /* What a plain write would fail with as well; everything else means "not between these two". */
 static bool is_real_failure(int os_errno)
 {
@@ -25,8 +22,8 @@ static bool is_real_failure(int os_errno)
 static int reflink(struct imgtk_storage *from, uint64_t from_offset, struct imgtk_storage *to, uint64_t to_offset,
                    uint64_t length, uint64_t *done, struct imgtk_error *err)
 {
-    length = imgtk_round_down(length, REFLINK_UNIT);
-    if (length == 0 || (from_offset | to_offset) % REFLINK_UNIT != 0 || atomic_load(&to->no_reflink_from) == from)
+    length = imgtk_round_down(length, STORAGE_SHARED_UNIT);
+    if (length == 0 || (from_offset | to_offset) % STORAGE_SHARED_UNIT != 0 || atomic_load(&to->no_reflink_from) == from)
         return 0;
     struct file_clone_range range = {
         .src_fd = from->ops.fd(from->handle),
@@ -50,10 +47,10 @@ static int reflink(struct imgtk_storage *from, uint64_t from_offset, struct imgt
     return 0;
 }
 
-static bool is_on_server(int fd)
+bool storage_is_on_server(const struct imgtk_storage *storage)
 {
     struct statfs system;
-    if (fstatfs(fd, &system) != 0)
+    if (fstatfs(storage->ops.fd(storage->handle), &system) != 0)
         return false;
     uint64_t type = (uint64_t)system.f_type & UINT32_MAX;
     return type == NFS_SUPER_MAGIC || type == SMB2_SUPER_MAGIC || type == CIFS_SUPER_MAGIC || type == CEPH_SUPER_MAGIC;
@@ -112,7 +109,7 @@ int imgtk_storage_copy(struct imgtk_storage *from, uint64_t from_offset, struct 
     status = reflink(from, from_offset, to, to_offset, length, done, err);
     if (status || *done == length || atomic_load(&to->no_copy_from) == from)
         return status;
-    if (is_on_server(to->ops.fd(to->handle)))
+    if (storage_is_on_server(to))
         return copy_range(from, from_offset, to, to_offset, length, done, err);
     atomic_store(&to->no_copy_from, from);
     return 0;

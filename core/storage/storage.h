@@ -37,6 +37,12 @@ int storage_wrap(const struct imgtk_storage_ops *ops, void *handle, const char *
 /* Whether the kernel can reach the bytes by itself, so that imgtk_storage_copy() is worth a try. */
 bool storage_has_fd(const struct imgtk_storage *storage);
 
+/* File systems share blocks of this size, or a multiple of it. */
+#define STORAGE_SHARED_UNIT 4096u
+
+/* Whether it is a file server that has the bytes, which copies ranges from and to any place by itself. */
+bool storage_is_on_server(const struct imgtk_storage *storage);
+
 /* Whether imgtk_storage_copy() may still work between the two: it was not refused yet but for single ranges. */
 bool storage_may_copy(const struct imgtk_storage *from, const struct imgtk_storage *to);
 
