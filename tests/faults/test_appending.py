@@ -6,6 +6,7 @@ import random
 import pytest
 from imgtk_test import KIB, MIB, allocated, environment, execute, imgtk, make_raw, missing, qemu_img, tool
 
+pytestmark = pytest.mark.unsanitized  # a sanitizer must be the first library
 SIZE = 40 * MIB
 
 
