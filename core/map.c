@@ -42,12 +42,12 @@ static int take_parts(struct map_ahead *ahead, struct imgtk_walk *walk, uint64_t
 static int map_range(const struct imgtk_map *job, struct imgtk_walk *walk, uint64_t end, struct imgtk_error *err)
 {
     struct map_rows rows = { .job = job };
-    uint64_t offset = job->start, before = offset;
-    int status = walk_rows(walk, &offset, end, ALONE, &rows, err);
-    while (!status && offset < end && offset - before < WIDE) {
+    uint64_t offset = job->start, before;
+    int status;
+    do {
         before = offset;
         status = walk_rows(walk, &offset, end, ALONE, &rows, err);
-    }
+    } while (!status && offset < end && offset - before < WIDE);
     if (status)
         return status;
     struct map_ahead *ahead = offset < end ? map_ahead_new(job->image, offset, end) : NULL;
