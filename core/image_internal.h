@@ -52,6 +52,8 @@ bool image_is_remote(const struct imgtk_image *image);
 /* How many threads should read the image. */
 unsigned image_workers(const struct imgtk_image *image);
 
+/* Cuts off the extent's first `by` bytes, which are not all of it. */
+void extent_advance(struct imgtk_extent *extent, uint64_t by);
 /* Whether `next`, which begins where `first` ends, is more of the same: one row of a map. */
 bool walk_continues(const struct imgtk_chain_extent *first, const struct imgtk_chain_extent *next);
 

@@ -23,8 +23,7 @@ static int add_row(struct differences *state, const struct plan_stretch *stretch
                    struct imgtk_error *err)
 {
     struct imgtk_chain_extent next = stretch->found;
-    if (next.extent.flags & IMGTK_EXTENT_PLAIN)
-        next.extent.host_offset += offset - next.start;
+    extent_advance(&next.extent, offset - next.start);
     next.start = offset;
     next.extent.length = length;
     return map_rows_add(&state->rows, &next, err);

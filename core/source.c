@@ -2,10 +2,13 @@
 
 #include <stdlib.h>
 
+#include "image_internal.h"
 #include "imgtk/bytes.h"
 
 struct source_walk {
     const struct source *source;
+    struct imgtk_chain_extent last; /* offsets of the whole; length 0: none */
+    size_t last_image;
     struct imgtk_walk *walks[]; /* one per image */
 };
 
@@ -65,13 +68,29 @@ static size_t find_image(const struct source *source, uint64_t *offset)
     return i;
 }
 
+static int find_extent(struct source_walk *walk, uint64_t offset, uint64_t length, struct imgtk_error *err)
+{
+    uint64_t local = offset;
+    size_t image = find_image(walk->source, &local);
+    uint64_t left = imgtk_image_size(walk->source->images[image]) - local;
+    int status = imgtk_walk_merged(walk->walks[image], local, imgtk_min_u64(length, left), &walk->last, err);
+    if (status)
+        walk->last.extent.length = 0;
+    walk->last.start = offset;
+    walk->last_image = image;
+    return status;
+}
+
+/* Who goes through a long extent in steps would have the rest of it merged anew for each of them. */
 int source_walk_next(struct source_walk *walk, uint64_t offset, uint64_t length, struct imgtk_chain_extent *out,
                      size_t *image, struct imgtk_error *err)
 {
-    uint64_t local = offset;
-    *image = find_image(walk->source, &local);
-    uint64_t left = imgtk_image_size(walk->source->images[*image]) - local;
-    int status = imgtk_walk_merged(walk->walks[*image], local, imgtk_min_u64(length, left), out, err);
+    bool known = offset >= walk->last.start && offset - walk->last.start < walk->last.extent.length;
+    int status = known ? 0 : find_extent(walk, offset, length, err);
+    *out = walk->last;
+    *image = walk->last_image;
+    extent_advance(&out->extent, offset - out->start);
+    out->extent.length = imgtk_min_u64(out->extent.length, length);
     out->start = offset;
     return status;
 }

@@ -20,7 +20,10 @@ bool source_in_order(const struct source *source);
 struct source_walk;
 int source_walk_new(const struct source *source, bool ask_storage, struct source_walk **out, struct imgtk_error *err);
 void source_walk_free(struct source_walk *walk);
-/* As imgtk_walk_merged(), offsets of the whole; *image tells which of them answers. Never reaches across images. */
+/*
+ * As imgtk_walk_merged(), offsets of the whole; *image tells which of them answers. Never reaches across images. An
+ * answer may be the rest of an earlier one, and ends where that did.
+ */
 int source_walk_next(struct source_walk *walk, uint64_t offset, uint64_t length, struct imgtk_chain_extent *out,
                      size_t *image, struct imgtk_error *err);
 int source_walk_read(struct source_walk *walk, void *buf, size_t length, uint64_t offset, struct imgtk_error *err);

@@ -40,7 +40,7 @@ void imgtk_walk_ask_storage(struct imgtk_walk *walk, bool always)
 
 /* ---- One layer ---------------------------------------------------------- */
 
-static void extent_advance(struct imgtk_extent *extent, uint64_t by)
+void extent_advance(struct imgtk_extent *extent, uint64_t by)
 {
     extent->length -= by;
     if (extent->flags & IMGTK_EXTENT_PLAIN)

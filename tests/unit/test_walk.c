@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "image_internal.h"
+#include "source.h"
 
 #define MAX_EXTENTS 64
 
@@ -184,6 +185,46 @@ static void each_layer_is_asked_once_per_extent(void **state)
     free(image);
 }
 
+/* Extents that make up one, as those of compressed clusters do, and a conversion that takes them piece by piece. */
+static void steps_through_one_extent_ask_for_its_parts_once(void **state)
+{
+    (void)state;
+    struct fake layers[2] = { { .size = 6400, .fill = 1 }, { .size = 1000, .fill = 2 } };
+    for (size_t i = 0; i < MAX_EXTENTS; i++) {
+        layers[0].extents[i].start = i * 100;
+        layers[0].extents[i].end = i * 100 + 100;
+        layers[0].extents[i].kind = IMGTK_EXTENT_DATA;
+    }
+    layers[0].count = MAX_EXTENTS;
+    struct imgtk_image *images[] = { chain(&layers[0], 1), chain(&layers[1], 1) };
+    struct source source;
+    struct source_walk *walk;
+    assert_int_equal(source_init(&source, images, 2, NULL), 0);
+    assert_int_equal(source_walk_new(&source, false, &walk, NULL), 0);
+    for (uint64_t offset = 0; offset < 7400; offset += 10) {
+        bool second = offset >= 6400;
+        struct imgtk_chain_extent found;
+        size_t image;
+        assert_int_equal(source_walk_next(walk, offset, 7400 - offset, &found, &image, NULL), 0);
+        assert_int_equal(image, second);
+        assert_int_equal(found.start, offset);
+        assert_int_equal(found.extent.length, (second ? 7400 : 6400) - offset);
+        assert_int_equal(found.extent.kind, second ? IMGTK_EXTENT_ZERO : IMGTK_EXTENT_DATA);
+    }
+    assert_int_equal(layers[0].asked, MAX_EXTENTS);
+    assert_int_equal(layers[1].asked, 1);
+
+    struct imgtk_chain_extent found;
+    size_t image;
+    assert_int_equal(source_walk_next(walk, 50, 20, &found, &image, NULL), 0); /* backwards, and clipped */
+    assert_int_equal(image, 0);
+    assert_int_equal(found.start, 50);
+    assert_int_equal(found.extent.length, 20);
+    source_walk_free(walk);
+    free(images[0]);
+    free(images[1]);
+}
+
 static int empty_extent(void *handle, uint64_t offset, uint64_t length, struct imgtk_extent *out,
                         struct imgtk_error *err)
 {
@@ -216,6 +257,7 @@ int main(void)
         cmocka_unit_test(a_short_layer_reads_as_zeroes_past_its_end),
         cmocka_unit_test(a_request_beyond_the_end_is_an_error),
         cmocka_unit_test(each_layer_is_asked_once_per_extent),
+        cmocka_unit_test(steps_through_one_extent_ask_for_its_parts_once),
         cmocka_unit_test(a_driver_without_progress_does_not_hang_the_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
