@@ -1,5 +1,6 @@
 /* Beginning a new image: options, target, first tables. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "writer.h"
 
@@ -38,15 +39,24 @@ static int open_spool(struct qcow2_writer *writer, const struct imgtk_create *ar
 }
 
 /*
- * libdeflate's first level is five times as fast as QEMU, but its file is not always smaller; the second one needs 1.4
- * times the time. Every other cluster by each is smaller and more than four times as fast. libdeflate has levels to
- * 12, zlib to 9.
+ * Levels of libdeflate whose files are not larger than QEMU's, for every other cluster each. In clusters of 64 KiB the
+ * first level is five times as fast as QEMU, but not always smaller; the second one needs 1.4 times the time. The smaller
+ * the clusters, the less there is to be found in them, and the less of the time goes into the search. Measured on files
+ * of an operating system, see docs/performance.md. libdeflate has levels to 12, zlib to 9.
  */
-static void default_levels(enum imgtk_codec_kind kind, unsigned levels[2])
+static void default_levels(enum imgtk_codec_kind kind, uint64_t cluster_size, unsigned levels[2])
 {
-    bool libdeflate = kind == IMGTK_CODEC_DEFLATE && imgtk_codec_levels(kind).max > 9;
-    levels[0] = libdeflate ? QCOW2_LIBDEFLATE_LEVEL : 0;
-    levels[1] = libdeflate ? QCOW2_LIBDEFLATE_LEVEL + 1 : 0;
+    static const struct {
+        uint64_t up_to;
+        unsigned levels[2];
+    } chosen[] = { { 8 << 10, { 6, 6 } }, { 16 << 10, { 4, 4 } }, { 32 << 10, { 2, 2 } }, { UINT64_MAX, { 1, 2 } } };
+    size_t i = 0;
+    levels[0] = levels[1] = 0;
+    if (kind != IMGTK_CODEC_DEFLATE || imgtk_codec_levels(kind).max <= 9)
+        return;
+    while (cluster_size > chosen[i].up_to)
+        i++;
+    memcpy(levels, chosen[i].levels, sizeof(chosen[i].levels));
 }
 
 static int open_codecs(struct qcow2_writer *writer, const struct imgtk_create *args,
@@ -59,7 +69,7 @@ static int open_codecs(struct qcow2_writer *writer, const struct imgtk_create *a
     writer->skips_noise = !zstd;
     unsigned levels[2] = { options->compression_level, options->compression_level };
     if (!options->compression_level)
-        default_levels(kind, levels);
+        default_levels(kind, writer->geometry.cluster_size, levels);
     int status = imgtk_codec_pool_new(kind, levels[0], &writer->codecs[0], err);
     return status ? status : imgtk_codec_pool_new(kind, levels[1], &writer->codecs[1], err);
 }

@@ -18,9 +18,6 @@ enum qcow2_preallocation {
     QCOW2_PREALLOCATION_FULL
 };
 
-/* What is used when no level is asked for: chosen on the files of an operating system, see docs/performance.md. */
-enum { QCOW2_LIBDEFLATE_LEVEL = 1 };
-
 /* Strings belong to the option set and are NULL where the option was not given. */
 struct qcow2_create_options {
     uint32_t version;

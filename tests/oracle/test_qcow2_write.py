@@ -4,7 +4,9 @@ import os
 import random
 import struct
 import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +110,16 @@ def test_compressed_options(tmp_path, options):
     judge(source, image)
     assert_no_larger(source, image, ["-c"], options, tmp_path)
     assert_round_trip(source, image, tmp_path)
+
+
+@pytest.mark.parametrize("cluster_size", ["1k", "2k", "4k", "8k", "16k", "32k", "256k"])
+def test_programs_are_no_larger(tmp_path, cluster_size):
+    """Small clusters have levels of their own."""
+    program = Path(sys.executable).resolve().read_bytes()[:6 * MIB]
+    source, image = make_raw(tmp_path / "source.raw", 6 * MIB, [(0, program)]), tmp_path / "image.qcow2"
+    convert(source, image, "-c", options=f"cluster_size={cluster_size}")
+    judge(source, image)
+    assert_no_larger(source, image, ["-c"], f"cluster_size={cluster_size}", tmp_path)
 
 
 @pytest.mark.parametrize("source", SOURCES)
