@@ -100,7 +100,7 @@ int file_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, s
     while (length > 0) {
         size_t piece = (size_t)imgtk_min_u64(length, MAX_IO);
         ssize_t count = pwrite(file->fd, buf, piece, (off_t)offset);
-        if (count < 0 && errno == EINTR)
+        if (count < 0 && (errno == EINTR || file_append_make_room(file, errno)))
             continue;
         if (count <= 0)
             return imgtk_fail_errno(err, count < 0 ? errno : ENOSPC, "cannot write %zu bytes at offset %" PRIu64, piece,

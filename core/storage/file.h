@@ -67,6 +67,8 @@ int file_allocate(void *handle, uint64_t offset, uint64_t length, struct imgtk_e
 /* file_append.c: file_append_before() is told of each write, by whoever has the turn to write (storage.c). */
 void file_will_append(void *handle);
 void file_append_before(struct file *file, uint64_t offset, uint64_t length);
+/* Told why a write failed; true: there was space ahead, which is given back, so that it is worth another try. */
+bool file_append_make_room(struct file *file, int os_errno);
 int file_append_end(struct file *file, struct imgtk_error *err);
 
 /* file_behind.c: told of what was moved, it writes out and drops what is due. */

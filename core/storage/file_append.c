@@ -32,9 +32,13 @@ static int give_back(struct file *file, struct imgtk_error *err)
 {
     uint64_t size;
     int status = file_size(file, &size, err);
-    if (!status && ftruncate(file->fd, (off_t)size) < 0)
-        return imgtk_fail_errno(err, errno, "cannot give back the space beyond its end");
-    return status;
+    if (status)
+        return status;
+    int result;
+    do
+        result = ftruncate(file->fd, (off_t)size);
+    while (result < 0 && errno == EINTR);
+    return result < 0 ? imgtk_fail_errno(err, errno, "cannot give back the space beyond its end") : 0;
 }
 
 /*
@@ -59,6 +63,16 @@ void file_append_before(struct file *file, uint64_t offset, uint64_t length)
         return;
     uint64_t from = offset > append->taken ? offset : append->taken;
     append->taken = take_step(file, from) ? from + STEP : UINT64_MAX;
+}
+
+bool file_append_make_room(struct file *file, int os_errno)
+{
+    struct file_append *append = &file->append;
+    bool holds = append->expected && append->taken != FROM && append->taken != UINT64_MAX;
+    if (!holds || (os_errno != ENOSPC && os_errno != EDQUOT))
+        return false;
+    append->taken = UINT64_MAX;
+    return give_back(file, NULL) == 0;
 }
 
 int file_append_end(struct file *file, struct imgtk_error *err)

@@ -140,7 +140,8 @@ static int prepare_part(struct vmdk_writer *writer, struct vmdk_part *part, stru
     int status = vmdk_tables_place(part->length, is_embedded(writer) ? strlen(writer->descriptor) : 0, &part->tables,
                                    err);
     part->next = part->tables.data_offset;
-    imgtk_storage_will_append(part->file);
+    if (writer->part_count == 1) /* parts that stay behind would keep what they have taken ahead until the end */
+        imgtk_storage_will_append(part->file);
     return status ? status : clear(part->file, part->next, err);
 }
 

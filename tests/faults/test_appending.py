@@ -72,3 +72,42 @@ def test_a_file_that_keeps_too_much_gets_no_name(shim, source, ext4):
 def test_formats_that_leave_holes_take_nothing_ahead(shim, source, ext4, fmt):
     _, steps = convert(shim, source, ext4, fmt, "fallocate")
     assert steps == 0
+
+
+@pytest.fixture
+def roomy(tmp_path):
+    yield file_system(tmp_path, 200 * MIB)
+    execute([tool("umount"), tmp_path / "mounted"])
+
+
+def leave(folder, room):
+    with open(folder / "other", "wb") as other:
+        os.sync()
+        state = os.statvfs(folder)
+        os.posix_fallocate(other.fileno(), 0, state.f_bavail * state.f_bsize - room)
+
+
+@pytest.mark.parametrize("fmt", ["qcow2", "vmdk"])
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EDQUOT])
+def test_a_write_without_room_gets_what_was_taken_ahead(shim, source, roomy, fmt, fault):
+    _, count = convert(shim, source, roomy, fmt, "pwrite")
+    (roomy / "target").unlink()
+    result, _ = convert(shim, source, roomy, fmt, "pwrite", count, fault)
+    assert_right(result, source, roomy, fmt)
+
+
+@pytest.mark.parametrize("fmt", ["qcow2", "vmdk"])
+def test_hardly_more_room_than_the_step(shim, source, roomy, fmt):
+    for spare in range(-5, 1):
+        leave(roomy, 80 * MIB + spare * (64 * KIB if fmt == "qcow2" else 12 * KIB))
+        result, _ = convert(shim, source, roomy, fmt, "")
+        assert_right(result, source, roomy, fmt)
+        (roomy / "target").unlink()
+
+
+def test_parts_take_nothing_ahead(tmp_path, roomy):
+    """Each would keep it until all of them are whole."""
+    data = random.Random(8).randbytes(20 * MIB)
+    source = make_raw(tmp_path / "source.raw", 6 << 30, [(part << 31, data) for part in range(3)])
+    leave(roomy, 80 * MIB)
+    imgtk("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", source, roomy / "target")

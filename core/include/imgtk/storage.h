@@ -154,8 +154,8 @@ IMGTK_API void imgtk_storage_drop_cache(struct imgtk_storage *storage);
 IMGTK_API void imgtk_storage_write_through(struct imgtk_storage *storage);
 /*
  * From now on the storage will be written from front to back and without lasting gaps, so that space may be taken in
- * large steps ahead of the writes; what was not needed is given back when it is committed. Called before the storage is
- * shared between threads.
+ * large steps ahead of the writes; what was not needed is given back when it is committed, or when a write finds no
+ * room otherwise. Called before the storage is shared between threads.
  */
 IMGTK_API void imgtk_storage_will_append(struct imgtk_storage *storage);
 IMGTK_API int imgtk_storage_flush(struct imgtk_storage *storage, struct imgtk_error *err);
