@@ -111,10 +111,10 @@ static bool can_link_later(int fd, char proc_path[32])
     return access(proc_path, F_OK) == 0;
 }
 
-static int open_nameless(const struct file_new *new_file, int access_mode)
+static int open_nameless(const struct file_new *new_file, int access_mode, mode_t permissions)
 {
     char proc_path[32];
-    int fd = openat(new_file->folder, ".", O_TMPFILE | access_mode | O_CLOEXEC, 0666);
+    int fd = openat(new_file->folder, ".", O_TMPFILE | access_mode | O_CLOEXEC, permissions);
     if (fd < 0 || can_link_later(fd, proc_path))
         return fd;
     close(fd);
@@ -122,12 +122,12 @@ static int open_nameless(const struct file_new *new_file, int access_mode)
     return -1;
 }
 
-static int open_hidden(struct file_new *new_file, int access_mode)
+static int open_hidden(struct file_new *new_file, int access_mode, mode_t permissions)
 {
     for (int i = 0; i < NAME_TRIES; i++) {
         make_hidden_name(new_file);
         int fd = openat(new_file->folder, new_file->hidden, O_CREAT | O_EXCL | access_mode | O_CLOEXEC | O_NOFOLLOW,
-                        0666);
+                        permissions);
         if (fd >= 0 || errno != EEXIST) {
             if (fd < 0)
                 new_file->hidden[0] = '\0';
@@ -139,16 +139,21 @@ static int open_hidden(struct file_new *new_file, int access_mode)
 }
 
 /* A file system without O_TMPFILE says so in several ways, and so does a kernel without it. */
-static int open_new(struct file_new *new_file, int access_mode)
+static int open_new(struct file_new *new_file, int access_mode, mode_t permissions)
 {
-    int fd = open_nameless(new_file, access_mode);
+    int fd = open_nameless(new_file, access_mode, permissions);
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT || errno == ENOSYS))
-        fd = open_hidden(new_file, access_mode);
+        fd = open_hidden(new_file, access_mode, permissions);
     return fd;
 }
 
+mode_t file_first_permissions(const struct stat *old)
+{
+    return old->st_mode ? S_IRUSR | S_IWUSR : 0666;
+}
+
 /* The owner goes first, since changing it drops mode bits; it may not be ours to give. */
-static int take_over_mode(int fd, const struct stat *old, struct imgtk_error *err)
+int file_take_over_mode(int fd, const struct stat *old, struct imgtk_error *err)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
@@ -160,7 +165,7 @@ static int take_over_mode(int fd, const struct stat *old, struct imgtk_error *er
     return 0;
 }
 
-/* name: the user's; path: where it leads through links; old: what is replaced there, or NULL */
+/* name: the user's; path: where it leads through links; old: what is replaced there, see file_place() */
 static int create_file(const char *name, const char *path, const struct stat *old, int access_mode,
                        struct imgtk_storage **out, struct imgtk_error *err)
 {
@@ -171,11 +176,11 @@ static int create_file(const char *name, const char *path, const struct stat *ol
     int fd = -1;
     int status = open_folder(path, new_file, err);
     if (status == 0) {
-        fd = open_new(new_file, access_mode);
+        fd = open_new(new_file, access_mode, file_first_permissions(old));
         status = fd < 0 ? imgtk_fail_errno(err, errno, "Could not create '%s'", path) : 0;
     }
-    if (status == 0 && old)
-        status = take_over_mode(fd, old, err);
+    if (status == 0 && old->st_mode)
+        status = file_take_over_mode(fd, old, err);
     if (status) {
         if (fd >= 0)
             close(fd);
@@ -185,27 +190,32 @@ static int create_file(const char *name, const char *path, const struct stat *ol
     return file_wrap(fd, name, IMGTK_STORAGE_WRITABLE, new_file, out, err);
 }
 
+int file_place(const char *path, char resolved[PATH_MAX], struct stat *old, struct imgtk_error *err)
+{
+    if (stat(path, old) < 0) {
+        memset(old, 0, sizeof(*old));
+        if (errno != ENOENT)
+            return imgtk_fail_errno(err, errno, "Could not create '%s'", path);
+        return resolve_links(path, resolved, err);
+    }
+    if (S_ISBLK(old->st_mode))
+        return imgtk_fail(err, IMGTK_EINVAL, "'%s' is a block device: write to it with -n", path);
+    if (!S_ISREG(old->st_mode))
+        return imgtk_fail_errno(err, S_ISDIR(old->st_mode) ? EISDIR : EINVAL, "Could not create '%s'", path);
+    /* Replacing needs no permission on the file itself, but taking it away is the same to its owner. */
+    if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0)
+        return imgtk_fail_errno(err, errno, "Could not create '%s'", path);
+    return resolve_links(path, resolved, err);
+}
+
 /* What is there already decides: a file is replaced if it may be written, a device is not replaced by a file. */
 int file_create(const char *path, int access_mode, struct imgtk_storage **out, struct imgtk_error *err)
 {
     char resolved[PATH_MAX];
     struct stat old;
-    if (stat(path, &old) < 0) {
-        if (errno != ENOENT)
-            return imgtk_fail_errno(err, errno, "Could not create '%s'", path);
-        int status = resolve_links(path, resolved, err);
-        return status ? status : create_file(path, resolved, NULL, access_mode, out, err);
-    }
-    if (S_ISFIFO(old.st_mode) || S_ISCHR(old.st_mode))
+    if (stat(path, &old) == 0 && (S_ISFIFO(old.st_mode) || S_ISCHR(old.st_mode)))
         return pipe_open(path, IMGTK_STORAGE_WRITABLE, out, err);
-    if (S_ISBLK(old.st_mode))
-        return imgtk_fail(err, IMGTK_EINVAL, "'%s' is a block device: write to it with -n", path);
-    if (!S_ISREG(old.st_mode))
-        return imgtk_fail_errno(err, S_ISDIR(old.st_mode) ? EISDIR : EINVAL, "Could not create '%s'", path);
-    /* Replacing needs no permission on the file itself, but taking it away is the same to its owner. */
-    if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0)
-        return imgtk_fail_errno(err, errno, "Could not create '%s'", path);
-    int status = resolve_links(path, resolved, err);
+    int status = file_place(path, resolved, &old, err);
     return status ? status : create_file(path, resolved, &old, access_mode, out, err);
 }
 

@@ -2,8 +2,10 @@
 #ifndef IMGTK_CORE_STORAGE_H
 #define IMGTK_CORE_STORAGE_H
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 #include "budget.h"
 #include "imgtk/storage.h"
@@ -90,6 +92,15 @@ bool storage_name_has_scheme(const char *name);
 int file_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err);
 /* The file at `path` made anew on commit; see imgtk_storage_create(). access_mode: O_RDWR or O_WRONLY. */
 int file_create(const char *path, int access_mode, struct imgtk_storage **out, struct imgtk_error *err);
+/*
+ * Where the file at `path` is made: behind links at its end. *old: the regular file that is replaced there; st_mode 0
+ * when there is none. What may not be replaced is refused.
+ */
+int file_place(const char *path, char resolved[PATH_MAX], struct stat *old, struct imgtk_error *err);
+/* What to open it with: as long as it has not taken over the permissions of `old`, nobody else opens it. */
+mode_t file_first_permissions(const struct stat *old);
+/* Owner, as far as that is ours to give, and permissions of the file that is replaced. */
+int file_take_over_mode(int fd, const struct stat *old, struct imgtk_error *err);
 
 /* Anything that is read or written once, in order. Takes fd. */
 int pipe_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_storage **out, struct imgtk_error *err);

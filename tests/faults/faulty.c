@@ -9,6 +9,7 @@
  *                or after a call that moves none
  *   FAULT_FLIP   set: the call succeeds, but the last byte that it writes is inverted on its way (those that write bytes)
  *   FAULT_CALLS  calls that count, separated by commas; unset: all below but open, lseek and fstat
+ *   FAULT_NAMED  set: no file can be made without a name, as on a file system that has no O_TMPFILE
  *   FAULT_DELAY  microseconds that each of them takes longer
  */
 #define _GNU_SOURCE
@@ -185,6 +186,10 @@ int openat64(int folder, const char *path, int flags, ...)
     va_end(list);
     REAL(int, openat64, int, const char *, int, ...);
     is_hit("open", &fails);
+    if ((flags & __O_TMPFILE) && getenv("FAULT_NAMED")) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
     return fails ? -1 : real(folder, path, flags, mode);
 }
 

@@ -258,6 +258,33 @@ def test_a_folder_that_is_read_only(tmp_path):
         execute([tool("umount"), folder])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raw", "vmdk"])
+def test_every_call_fails_once_where_a_file_needs_a_name(tmp_path, shim, monkeypatch, name):
+    monkeypatch.setenv("FAULT_NAMED", "1")
+    faults = Faults(shim, tmp_path, name)
+    try_every_call(faults, errno.EIO)
+
+
+def test_a_hidden_file_is_never_more_open_than_the_one_that_it_replaces(tmp_path, shim):
+    """Where a file needs a name from the beginning: who opened it early could read all that comes."""
+    source, work, log = make_source(tmp_path), tmp_path / "work", tmp_path / "log"
+    work.mkdir()
+    (work / "target").touch(mode=0o600)
+    seen = []
+    for at in range(1, 200):
+        log.unlink(missing_ok=True)
+        env = environment(LD_PRELOAD=shim, FAULT_CALLS="fstat,pwrite,fsync", FAULT_AT=at, FAULT_KILL="yes",
+                          FAULT_NAMED="yes", FAULT_LOG=log)
+        if imgtk(*words_for("raw", source, "target"), code=None, cwd=work, env=env).code == 0:
+            break
+        for path in work.glob(".target.imgtk-*"):
+            seen.append(path.stat().st_mode & 0o777)
+            path.unlink()
+    assert len(seen) > 2 and set(seen) == {0o600}
+    assert files(work) == ["target"] and (work / "target").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_target_that_is_a_folder(tmp_path):
     source = make_source(tmp_path)
     (tmp_path / "folder").mkdir()
