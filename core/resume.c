@@ -102,12 +102,19 @@ static int job_identity(const struct target_request *request, const char *option
 
 /* ---- Opening ------------------------------------------------------------ */
 
-static int open_part(struct resume *resume, bool fresh, struct imgtk_storage **file, struct imgtk_error *err)
+static int open_part(struct resume *resume, const struct stat *old, bool fresh, struct imgtk_storage **file,
+                     struct imgtk_error *err)
 {
-    int fd = open(resume->part, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_TRUNC : 0), 0666);
+    int fd = open(resume->part, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_TRUNC : 0),
+                  file_first_permissions(old));
     if (fd < 0)
         return imgtk_fail_errno(err, errno, "Could not open '%s'", resume->part);
-    int status = storage_from_fd(fd, resume->part, IMGTK_STORAGE_WRITABLE, file, err);
+    int status = old->st_mode ? file_take_over_mode(fd, old, err) : 0;
+    if (status) {
+        close(fd);
+        return status;
+    }
+    status = storage_from_fd(fd, resume->part, IMGTK_STORAGE_WRITABLE, file, err);
     if (status)
         return status;
     /* What is not recorded will be written again with the same bytes, so for drivers the rest is as good as new. */
@@ -129,23 +136,32 @@ int resume_open(struct imgtk_context *context, const struct target_request *requ
 {
     uint64_t identity;
     bool fresh = true;
-    int status = job_identity(request, options, &identity, err);
-    struct resume *resume = status ? NULL : calloc(1, sizeof(*resume));
-    char *path = with_suffix(request->wish->name, ".imgtk-resume");
-    if (!status && (!resume || !path))
+    char place[PATH_MAX];
+    struct stat old;
+    struct storage_name parsed;
+    int status = storage_name_parse(context, request->wish->name, &parsed, err);
+    if (!status)
+        status = file_place(parsed.path, place, &old, err);
+    if (!status)
+        status = job_identity(request, options, &identity, err);
+    if (status)
+        return status;
+    struct resume *resume = calloc(1, sizeof(*resume));
+    char *path = with_suffix(place, ".imgtk-resume");
+    if (!resume || !path)
         status = imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     if (!status) {
         pthread_mutex_init(&resume->lock, NULL);
         resume->flushed_ns = now_ns();
-        resume->name = strdup(request->wish->name);
-        resume->part = with_suffix(request->wish->name, ".imgtk-part");
+        resume->name = strdup(place);
+        resume->part = with_suffix(place, ".imgtk-part");
         if (!resume->name || !resume->part)
             status = imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
     }
     if (!status)
         status = journal_open(path, identity, &resume->journal, &fresh, err);
     if (!status)
-        status = open_part(resume, fresh, file, err);
+        status = open_part(resume, &old, fresh, file, err);
     free(path);
     if (status) {
         resume_close(resume);

@@ -137,11 +137,21 @@ static bool reads_pipe(const struct target_request *request)
     return false;
 }
 
+/* Or will be one: a device or a FIFO has no place beside it for an unfinished file, and is not replaced by one. */
+static bool is_file_name(struct imgtk_context *context, const char *name)
+{
+    struct storage_name parsed;
+    struct stat st;
+    if (storage_name_parse(context, name, &parsed, NULL) != 0 || parsed.kind != STORAGE_NAME_PATH)
+        return false;
+    return stat(parsed.path, &st) != 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode);
+}
+
 static int open_resumed(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     char shape[4096];
     const struct imgtk_target *wish = request->wish;
-    if (!request->plan || wish->existing || wish->compress || strcmp(wish->name, "-") == 0)
+    if (!request->plan || wish->existing || wish->compress || !is_file_name(target->context, wish->name))
         return imgtk_fail(err, IMGTK_EINVAL, "%s: --resume is for uncompressed conversions into a new file", wish->name);
     if (reads_pipe(request))
         return imgtk_fail(err, IMGTK_EINVAL, "%s: --resume is not for a pipe as source: it cannot be read twice",

@@ -1,11 +1,15 @@
 """--resume: what was interrupted goes on where it was, and the result is the one of an undisturbed run."""
+import os
 import random
+import stat
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from imgtk_test import IMGTK, MIB, environment, imgtk, imgtk_fails, qemu_img
+from imgtk_test import IMGTK, MIB, environment, execute, imgtk, imgtk_fails, missing, qemu_img
 
 
 def random_disk(path, size, seed):
@@ -139,3 +143,61 @@ def test_a_strange_journal_stays(source, tmp_path):
 def test_what_cannot_resume_is_refused(source, tmp_path, words, reason):
     imgtk_fails("convert", "-f", "qcow2", *words, "--resume", source, tmp_path / "disk", match=reason)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_is_kept_and_so_are_permissions(source, tmp_path):
+    (tmp_path / "far").mkdir()
+    old, link = tmp_path / "far/old", tmp_path / "link"
+    old.write_text("the previous file")
+    old.chmod(0o640)
+    os.chown(old, os.getuid(), 12345 if os.getuid() == 0 else os.getgid())
+    before = old.stat()
+    link.symlink_to("far/old")
+    imgtk("convert", "-f", "qcow2", "-O", "raw", "--resume", source, link)
+    imgtk("convert", "-f", "qcow2", "-O", "raw", source, tmp_path / "undisturbed")
+    assert link.is_symlink() and old.read_bytes() == (tmp_path / "undisturbed").read_bytes()
+    assert (old.stat().st_mode, old.stat().st_uid, old.stat().st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert os.listdir(tmp_path / "far") == ["old"]
+
+
+def test_an_unfinished_file_has_the_permissions_of_the_previous_one(source, tmp_path):
+    (tmp_path / "disk").touch(mode=0o600)
+    words = ["convert", "-f", "qcow2", "-O", "raw", source, tmp_path / "disk"]
+    seen = set()
+    with subprocess.Popen([IMGTK, *words, "--resume"], env=environment()) as process:
+        while process.poll() is None:
+            try:
+                seen.add((tmp_path / "disk.imgtk-part").stat().st_mode & 0o777)
+            except FileNotFoundError:
+                pass
+    assert process.returncode == 0 and seen <= {0o600}
+    assert (tmp_path / "disk").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("confined", [True, False])
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder", "fd:7", "null:", "file:"])
+def test_only_a_file_is_resumed(source, tmp_path, kind, confined):
+    """Above all, no file takes the place of a device, where there is no Landlock to prevent it either."""
+    target = tmp_path / "disk"
+    if kind == "device":
+        try:
+            os.mknod(target, 0o600 | stat.S_IFBLK, os.makedev(7, 250))
+        except PermissionError:
+            missing("cannot make a device node")
+    elif kind == "fifo":
+        os.mkfifo(target)
+    elif kind == "folder":
+        target.mkdir()
+    name = kind if kind in ("fd:7", "null:") else f"file:{target}" if kind == "file:" else target
+    before = os.lstat(target) if target.exists() else None
+    without = [] if confined else [sys.executable, Path(__file__).parent / "without_landlock.py"]
+    result = execute([*without, IMGTK, "convert", "-f", "qcow2", "-O", "raw", "--resume", source, name], code=None,
+                     cwd=tmp_path)
+    if kind == "file:":
+        assert result.code == 0 and os.listdir(tmp_path) == ["disk"], result
+        return
+    assert result.code == 1 and len(result.err.splitlines()) == 1, result
+    reason = "Is a directory" if kind == "folder" else "--resume is for uncompressed conversions into a new file"
+    assert reason in result.err
+    assert os.listdir(tmp_path) == (["disk"] if before else [])
+    assert not before or os.lstat(target).st_mode == before.st_mode
