@@ -230,6 +230,15 @@ static int sync_file(int fd, struct imgtk_error *err)
     return result < 0 ? imgtk_fail_errno(err, errno, "cannot bring the file to the disk") : 0;
 }
 
+/* Without waiting for a disk: a file server's client may keep what it was given until a descriptor is closed. */
+static int hand_over(int fd, struct imgtk_error *err)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (copy >= 0 && close(copy) < 0 && errno != EINTR)
+        return imgtk_fail_errno(err, errno, "cannot close the file");
+    return 0;
+}
+
 /* A folder that may be searched but not read cannot be opened for fsync(); its whole file system is synced then. */
 static int sync_folder(const struct file_new *new_file, int fd, struct imgtk_error *err)
 {
@@ -277,10 +286,10 @@ int file_commit(void *handle, bool sync, struct imgtk_error *err)
     struct file *file = handle;
     struct file_new *new_file = file->new_file;
     if (!new_file)
-        return sync ? file_flush(file, err) : 0;
+        return sync ? file_flush(file, err) : hand_over(file->fd, err);
     int status = file_append_end(file, err);
-    if (!status && sync)
-        status = sync_file(file->fd, err);
+    if (!status)
+        status = sync ? sync_file(file->fd, err) : hand_over(file->fd, err);
     if (status)
         return status;
     if (give_name(file) < 0)

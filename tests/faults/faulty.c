@@ -8,7 +8,7 @@
  *   FAULT_KILL   set: the process dies there instead, by SIGKILL; "half": after half of the bytes,
  *                or after a call that moves none
  *   FAULT_FLIP   set: the call succeeds, but the last byte that it writes is inverted on its way (those that write bytes)
- *   FAULT_CALLS  calls that count, separated by commas; unset: all below but open, lseek and fstat
+ *   FAULT_CALLS  calls that count, separated by commas; unset: all below but open, lseek, fstat and close
  *   FAULT_NAMED  set: no file can be made without a name, as on a file system that has no O_TMPFILE
  *   FAULT_DELAY  microseconds that each of them takes longer
  */
@@ -62,7 +62,8 @@ static bool counts(const char *call)
     for (const char *at = calls; at && (at = strstr(at, call)); at += length)
         if ((at == calls || at[-1] == ',') && (at[length] == ',' || at[length] == '\0'))
             return true;
-    return !calls && strcmp(call, "open") != 0 && strcmp(call, "lseek") != 0 && strcmp(call, "fstat") != 0;
+    return !calls && strcmp(call, "open") != 0 && strcmp(call, "lseek") != 0 && strcmp(call, "fstat") != 0 &&
+           strcmp(call, "close") != 0;
 }
 
 /* Whether this call is the one; *fails: with an error, not short. */
@@ -148,6 +149,17 @@ FAILS(renameat, "rename", (int a, const char *b, int c, const char *d), LIST(int
       (a, b, c, d))
 FAILS(renameat2, "rename", (int a, const char *b, int c, const char *d, unsigned e),
       LIST(int, const char *, int, const char *, unsigned), (a, b, c, d, e))
+
+/* It is closed all the same. */
+int close(int fd)
+{
+    bool fails;
+    REAL(int, close, int);
+    is_hit("close", &fails);
+    int error = errno, result = real(fd);
+    errno = error;
+    return fails ? -1 : result;
+}
 
 FAILS(fstat, "fstat", (int fd, struct stat *st), LIST(int, struct stat *), (fd, st))
 FAILS(fstat64, "fstat", (int fd, struct stat64 *st), LIST(int, struct stat64 *), (fd, st))

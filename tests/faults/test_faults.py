@@ -165,6 +165,31 @@ def test_every_file_fails_to_open_once(tmp_path, shim, name):
     try_every_call(faults, errno.EIO, "open,lseek,fstat")
 
 
+@pytest.mark.parametrize("name", ["raw", "vmdk-split", "raw-n"])
+def test_what_only_closing_tells_is_heard(tmp_path, shim, name):
+    """A file server's client keeps what was written until then: with --no-sync nobody asks it before."""
+    source, log, told = make_source(tmp_path), tmp_path / "log", []
+    work = tmp_path / "work"
+    for at in range(1, 200):
+        work.mkdir(exist_ok=True)
+        log.unlink(missing_ok=True)
+        if name.endswith("-n"):
+            make_raw(work / "target", 400 * KIB)
+        env = environment(LD_PRELOAD=shim, FAULT_CALLS="close", FAULT_AT=at, FAULT_ERRNO=errno.EDQUOT, FAULT_LOG=log)
+        words = [*words_for(name, source, "target"), "--no-sync"]
+        result = imgtk(*words, code=None, cwd=work, env=env)
+        if "close" not in log.read_text():
+            break
+        if result.code:
+            assert_one_line(result)
+            assert "Disk quota exceeded" in result.err
+            assert name.endswith("-n") or "target" not in files(work)
+            told.append(at)
+        for left in files(work):
+            (work / left).unlink()
+    assert len(told) == (2 if name == "vmdk-split" else 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [errno.EIO, errno.EINTR, 0])
 @pytest.mark.parametrize("source", ["qcow2", "qcow2-c", "vmdk", "vmdk-stream", "vdi", "vpc", "vhdx"])
