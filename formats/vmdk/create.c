@@ -149,15 +149,21 @@ static int prepare(struct vmdk_writer *writer, const struct vmdk_options *option
 {
     if (writer->subformat == VMDK_STREAM)
         return vmdk_stream_create(writer, options->level, err);
-    if (!is_embedded(writer) && (imgtk_storage_flags(writer->file) & IMGTK_STORAGE_FIXED_SIZE))
-        return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the descriptor of a %s image is a file of its own, so it cannot be "
-                          "a device", options->subformat_name);
     for (size_t i = 0; i < writer->part_count; i++) {
         int status = prepare_part(writer, &writer->parts[i], err);
         if (status)
             return status;
     }
     return 0;
+}
+
+/* Before anything is made beside it. */
+static int check_target(const struct vmdk_writer *writer, const struct vmdk_options *options, struct imgtk_error *err)
+{
+    if (is_embedded(writer) || !(imgtk_storage_flags(writer->file) & IMGTK_STORAGE_FIXED_SIZE))
+        return 0;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "the descriptor of a %s image is a file of its own, so it cannot be "
+                      "a device", options->subformat_name);
 }
 
 /* The specification wants whole grains in a stream; elsewhere a disk has whole sectors. */
@@ -206,7 +212,9 @@ int vmdk_create(struct imgtk_create *args, void **out, struct imgtk_error *err)
     writer->zeroed_grain = options.zeroed_grain;
     writer->zero_matters = options.parent_name || (args->flags & IMGTK_CREATE_FULL);
     writer->zero_flags = args->flags & IMGTK_CREATE_FULL ? IMGTK_ZERO_ALLOCATE : 0;
-    status = choose_size(writer, args, err);
+    status = check_target(writer, &options, err);
+    if (!status)
+        status = choose_size(writer, args, err);
     if (!status)
         status = choose_parts(writer, err);
     if (!status)

@@ -127,6 +127,14 @@ def test_block_device_that_is_too_small(source, loop):
         assert file.read() == b"\xaa" * 2 * MIB
 
 
+@pytest.mark.parametrize("form", ["monolithicFlat", "twoGbMaxExtentFlat", "twoGbMaxExtentSparse"])
+def test_block_device_is_no_descriptor(source, loop, form):
+    device = loop(5 * MIB)
+    imgtk_fails("convert", "-n", "-O", "vmdk", "-o", f"subformat={form}", source, device, match="it cannot be a device")
+    with open(device, "rb") as file:
+        assert file.read() == b"\xaa" * 5 * MIB
+
+
 def test_existing_image_is_not_lost(tmp_path, source):
     """-n makes an image anew: not where snapshots, or a disk of another size, would go with the old one."""
     target = tmp_path / "target.qcow2"
