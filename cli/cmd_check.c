@@ -32,7 +32,8 @@ static void report(void *context, const char *message)
 {
     (void)context;
     fflush(stdout);
-    fprintf(stderr, "%s\n", message);
+    cli_put_text(stderr, message);
+    putc('\n', stderr);
 }
 
 /* ---- Printing ------------------------------------------------------------- */

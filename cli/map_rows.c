@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "output.h"
+#include "picture/text.h"
 
 #define HUMAN_COLUMN 16
 #define DEPTH_COLUMN 8
@@ -100,12 +101,16 @@ static char *put_column(char *at, uint64_t value)
     return column;
 }
 
-/* A file name; control characters as '?'. */
+/* A file name, as cli_put_text() has it. */
 static void put_name(struct map_rows *rows, const char *name)
 {
-    for (; *name; name++) {
+    while (*name) {
         char *at = reserve(rows);
-        *at++ = (unsigned char)*name < 0x20 || *name == 0x7f ? '?' : *name;
+        const char *from = name;
+        if (text_pass(&name))
+            at = (char *)memcpy(at, from, (size_t)(name - from)) + (name - from);
+        else
+            *at++ = '?';
         commit(rows, at);
     }
 }

@@ -9,15 +9,23 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "picture/text.h"
 #include "signals.h"
 
 #define MAX_WORKERS 64
 
 static void clean(char *text)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
+    char *to = text;
+    for (const char *at = text; *at;) {
+        const char *from = at;
+        if (text_pass(&at))
+            while (from < at)
+                *to++ = *from++;
+        else
+            *to++ = '?';
+    }
+    *to = '\0';
 }
 
 bool cli_shows_colors(FILE *to)
@@ -98,8 +106,13 @@ void cli_note(const struct cli *cli, const char *format, ...)
 
 void cli_put_text(FILE *to, const char *text)
 {
-    for (; *text; text++)
-        putc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, to);
+    while (*text) {
+        const char *from = text;
+        if (text_pass(&text))
+            fwrite(from, 1, (size_t)(text - from), to);
+        else
+            putc('?', to);
+    }
 }
 
 void cli_print_text(const char *text)

@@ -7,7 +7,7 @@
 #include "cli.h"
 
 /*
- * "program: message" on stderr, after everything that was printed before; control characters become '?'.
+ * "program: message" on stderr, after everything that was printed before; what text_pass() says no to becomes '?'.
  * Returns CLI_FAILED.
  */
 int cli_error(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3);
@@ -21,7 +21,7 @@ void cli_note(const struct cli *cli, const char *format, ...) IMGTK_PRINTF(2, 3)
 bool cli_shows_colors(FILE *to);
 /* The columns of the terminal that `to` is, or those that COLUMNS says; where there is neither, `otherwise`. */
 size_t cli_terminal_width(FILE *to, size_t otherwise);
-/* Text from an image or a file name, control characters as '?'; on stdout, or on a stream. */
+/* Text from an image or a file name, as messages have it; on stdout, or on a stream. */
 void cli_print_text(const char *text);
 void cli_put_text(FILE *to, const char *text);
 /* Flushes stdout; what could not be written turns a success into a failure with a message. */

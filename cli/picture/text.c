@@ -1,5 +1,7 @@
 #include "text.h"
 
+#include <string.h>
+
 #include "unicode.h"
 
 #define ELLIPSIS 0x2026u
@@ -33,6 +35,16 @@ uint32_t text_next(const char **text)
     }
     *text += more;
     return point < smallest[more] ? UNICODE_REPLACEMENT : harmless(point);
+}
+
+bool text_pass(const char **text)
+{
+    const char *from = *text;
+    if (text_next(text) != UNICODE_REPLACEMENT)
+        return true;
+    if (*text - from == 1)
+        return (uint8_t)*from >= 0xa0;
+    return strncmp(from, "\xef\xbf\xbd", 3) == 0; /* it was U+FFFD itself */
 }
 
 static void put_plain(FILE *to, uint32_t point)

@@ -1,10 +1,11 @@
 """imgtk info tells what qemu-img tells, in the same shape; what is new in either is named here."""
 import json
 import os
+import subprocess
 
 import pytest
 
-from imgtk_test import KIB, MIB, imgtk, imgtk_fails, make_image, make_raw, qemu_img
+from imgtk_test import IMGTK, KIB, MIB, environment, imgtk, imgtk_fails, make_image, make_raw, qemu_img
 
 KINDS = {
     "plain": ("qcow2", ""),
@@ -102,6 +103,20 @@ def test_names_cannot_write_to_the_terminal(folder):
     out = imgtk("info", name).out
     assert out.startswith("image: a?[31m?.raw\n")
     assert json.loads(imgtk("info", "--output=json", name).out)["filename"] == name
+
+
+def test_nor_can_those_of_eight_bits_or_of_direction(folder):
+    """CSI as one character, in UTF-8 and as a byte, and what turns the direction of writing; other names stay."""
+    name, shown = b"a\xc2\x9b31m\x9b\xe2\x80\xae\xc3\xa4\xe4.raw", b"a?31m??\xc3\xa4\xe4.raw"
+    make_raw(os.fsdecode(name), KIB, [(0, b"data")])
+    for words, where in ((["info"], "out"), (["map", "-f", "raw"], "out"), (["map", "-f", "qcow2"], "err")):
+        done = subprocess.run([IMGTK, *words, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        text = done.stdout if where == "out" else done.stderr
+        assert shown in text and name not in text and b"\x9b" not in text, done
+    overlay = make_image("o.qcow2", MIB)
+    qemu_img("rebase", "-u", "-F", "raw", "-b", "b\u009b2J", overlay)
+    assert "backing file: b?2J\n" in imgtk("info", overlay).out
+    assert "b?2J" in imgtk_fails("map", overlay, match="b.2J").err
 
 
 def test_a_name_that_is_no_utf8(folder):

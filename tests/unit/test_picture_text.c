@@ -54,6 +54,26 @@ static void what_is_no_utf8_is_replaced(void **state)
     assert_text(PLAIN, "\xf8\x88\x80\x80\x80", 99, "\ufffd\ufffd\ufffd\ufffd\ufffd");
 }
 
+static void what_may_be_printed_passes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool passes;
+        ptrdiff_t length;
+    } cases[] = {
+        { "a", true, 1 },        { "\n", false, 1 },        { "\x7f", false, 1 },         { "\u00e4", true, 2 },
+        { "\u20acz", true, 3 },  { "\U0001f4be", true, 4 }, { "\xc2\x9b", false, 2 },     { "\u202e", false, 3 },
+        { "\ufffd", true, 3 },   { "\x9b", false, 1 },      { "\xa0", true, 1 },          { "\xff\x9b", true, 1 },
+        { "\xe2\x82", true, 1 }, { "\xc0\x9b", false, 2 },  { "\xed\xa0\x80", false, 3 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *at = cases[i].text;
+        assert_int_equal(text_pass(&at), cases[i].passes);
+        assert_int_equal(at - cases[i].text, cases[i].length);
+    }
+}
+
 static void long_text_ends_in_an_ellipsis(void **state)
 {
     (void)state;
@@ -69,6 +89,7 @@ int main(void)
         cmocka_unit_test(markup_is_escaped),
         cmocka_unit_test(characters_that_control_are_replaced),
         cmocka_unit_test(what_is_no_utf8_is_replaced),
+        cmocka_unit_test(what_may_be_printed_passes),
         cmocka_unit_test(long_text_ends_in_an_ellipsis),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
