@@ -103,6 +103,7 @@ static int run(struct cli *cli, int argc, char **argv)
     struct values values = { 0 };
     struct source sources[2] = { { .memory = NULL }, { .memory = NULL } };
     struct imgtk_image *images[2] = { NULL, NULL };
+    cli->failure = COMPARE_OPEN_FAILED;
     int code, first = cli_parse(cli, &cli_compare_command, argc, argv, &values, &code);
     if (first < 0)
         return code ? COMPARE_OPEN_FAILED : CLI_OK;
@@ -111,7 +112,6 @@ static int run(struct cli *cli, int argc, char **argv)
         return COMPARE_OPEN_FAILED;
     }
     signals_catch();
-    cli->failure = COMPARE_OPEN_FAILED;
     code = cli_start(cli, &values.common) ? COMPARE_OPEN_FAILED : 0;
     if (code == 0)
         code = open_both(cli, &values, argv + first, sources, images);

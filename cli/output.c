@@ -123,11 +123,13 @@ void cli_print_text(const char *text)
 int cli_finish_output(const struct cli *cli, int exit_code)
 {
     bool earlier = ferror(stdout) != 0;
-    if (fflush(stdout) == 0 && !earlier)
+    if (fflush(stdout) != 0)
+        cli_error(cli, "cannot write the output: %s", strerror(errno));
+    else if (earlier) /* and why is no longer known */
+        cli_error(cli, "cannot write the output");
+    else
         return exit_code;
-    int why = errno;
-    int failed = cli_error(cli, "cannot write the output: %s", strerror(why ? why : EIO));
-    return exit_code == CLI_OK ? failed : exit_code;
+    return exit_code == CLI_OK ? cli->failure : exit_code;
 }
 
 void cli_format_size(uint64_t bytes, char out[CLI_SIZE_TEXT])

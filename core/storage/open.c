@@ -170,16 +170,16 @@ static int open_fd(const char *name, uint32_t flags, struct imgtk_storage **out,
     return storage_from_fd(fd, name, flags, out, err);
 }
 
-static int check_access_mode(int fd, uint32_t flags, struct imgtk_error *err)
+static int check_access_mode(int fd, const char *name, uint32_t flags, struct imgtk_error *err)
 {
     int mode = fcntl(fd, F_GETFL);
     if (mode < 0)
-        return imgtk_fail_errno(err, errno, "cannot ask how it is open");
+        return imgtk_fail_errno(err, errno, "%s: cannot ask how it is open", name);
     mode &= O_ACCMODE;
     if ((flags & IMGTK_STORAGE_WRITABLE) && mode == O_RDONLY)
-        return imgtk_fail(err, IMGTK_EINVAL, "it is open for reading only");
+        return imgtk_fail(err, IMGTK_EINVAL, "Could not open '%s': it is open for reading only", name);
     if (!(flags & IMGTK_STORAGE_WRITABLE) && mode == O_WRONLY)
-        return imgtk_fail(err, IMGTK_EINVAL, "it is open for writing only");
+        return imgtk_fail(err, IMGTK_EINVAL, "Could not open '%s': it is open for writing only", name);
     return 0;
 }
 
@@ -187,9 +187,9 @@ int storage_from_fd(int fd, const char *name, uint32_t flags, struct imgtk_stora
 {
     *out = NULL;
     struct stat st;
-    int status = check_access_mode(fd, flags, err);
+    int status = check_access_mode(fd, name, flags, err);
     if (status == 0 && fstat(fd, &st) < 0)
-        status = imgtk_fail_errno(err, errno, "cannot ask what it is");
+        status = imgtk_fail_errno(err, errno, "%s: cannot ask what it is", name);
     else if (status == 0 && S_ISDIR(st.st_mode))
         status = imgtk_fail_errno(err, EISDIR, "Could not open '%s'", name);
     if (status) {
@@ -297,7 +297,7 @@ static int create_on_fd(const char *name, struct imgtk_storage **out, struct img
     int fd = fcntl(number, F_DUPFD_CLOEXEC, 3);
     if (fd < 0)
         return imgtk_fail_errno(err, errno, "Could not open '%s'", name);
-    status = check_access_mode(fd, IMGTK_STORAGE_WRITABLE, err);
+    status = check_access_mode(fd, name, IMGTK_STORAGE_WRITABLE, err);
     if (status) {
         close(fd);
         return status;

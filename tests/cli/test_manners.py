@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from imgtk_test import (IMGTK, KIB, MIB, Result, check_sanitizers, compressible, environment, imgtk, imgtk_fails,
-                        make_image, make_raw)
+from imgtk_test import (IMGTK, KIB, MIB, Result, check_sanitizers, compressible, environment, execute, imgtk,
+                        imgtk_fails, make_image, make_raw)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,24 @@ def test_a_format_whose_module_is_missing_has_a_package(tmp_path, words, message
 
 
 # ---- Colours
+
+
+@pytest.mark.parametrize("words, redirected, code, message", [
+    ("compare base.raw base.raw", ">/dev/full", 2, "cannot write the output: No space left on device"),
+    ("compare base.raw o.raw", ">/dev/full", 1, "cannot write the output: No space left on device"),
+    ("compare --help", ">/dev/full", 2, "cannot write the output: No space left on device"),
+    ("check over.qcow2", ">/dev/full", 1, "cannot write the output: No space left on device"),
+    ("create -f qcow2 new 1M", ">/dev/full", 1, "cannot write the output"),
+    ("info base.raw", ">&-", 1, "cannot write the output: Bad file descriptor"),
+    ("convert -O raw - o.raw", "<&-", 1, "Could not open '-': it is open for writing only"),
+    ("convert over.qcow2 fd:0", "<o.raw", 1, "Could not open 'fd:0': it is open for reading only"),
+    ("convert -n -O raw over.qcow2 fd:0", "<o.raw", 1, "Could not open 'fd:0': it is open for reading only"),
+])
+def test_what_the_shell_gave_cannot_be_used(folder, words, redirected, code, message):
+    """One line, and never 1 of compare, which means that the disks differ."""
+    make_raw("o.raw", MIB, [(0, b"other")])
+    result = execute(["sh", "-c", f'exec "$0" {words} {redirected}', IMGTK], code=code)
+    assert result.err == f"imgtk: {message}\n"
 
 
 def test_colours_are_for_terminals(folder):
