@@ -1,7 +1,6 @@
 #include "budget.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,14 +64,6 @@ static int limit(struct cli *cli, int resource, const char *option, uint64_t byt
     return cli_error(cli, "%s: the limit cannot be set: %s", option, strerror(errno));
 }
 
-/* Behind the counting, which knows nothing of temporary files. */
-static int limit_files(struct cli *cli, uint64_t bytes)
-{
-    if (bytes)
-        signal(SIGXFSZ, SIG_IGN); /* so that writing fails with a reason */
-    return limit(cli, RLIMIT_FSIZE, "--max-output", bytes);
-}
-
 int budget_set(struct cli *cli, const struct cli_common *common)
 {
     struct imgtk_budget budget = *imgtk_context_budget(cli->context);
@@ -87,7 +78,8 @@ int budget_set(struct cli *cli, const struct cli_common *common)
         return failed;
     imgtk_context_set_budget(cli->context, &budget);
     signals_limit_time(cli->program, (unsigned)budget.seconds, cli->failure);
-    failed = limit_files(cli, budget.output);
+    /* Behind the counting, which knows nothing of temporary files. */
+    failed = limit(cli, RLIMIT_FSIZE, "--max-output", budget.output);
     if (failed == 0 && LIMITS_MEMORY)
         failed = limit(cli, RLIMIT_DATA, "--max-memory", budget.memory);
     return failed;

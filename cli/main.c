@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,6 +165,7 @@ int main(int argc, char **argv)
     if (occupy_standard_descriptors())
         return CLI_FAILED;
     allow_many_files();
+    signal(SIGXFSZ, SIG_IGN); /* beyond the limit of a shell, writing fails with a reason, as on a full disk */
     const char *name = argc > 0 ? argv[0] : "imgtk";
     const char *slash = strrchr(name, '/');
     struct cli cli = { .program = slash ? slash + 1 : name, .failure = CLI_FAILED };

@@ -1,6 +1,7 @@
 """What imgtk says beside its results: what it did with -v, nothing with -q, hints, and colours for people alone."""
 import os
 import pty
+import re
 import shutil
 import subprocess
 
@@ -146,6 +147,14 @@ def test_what_the_shell_gave_cannot_be_used(folder, words, redirected, code, mes
     make_raw("o.raw", MIB, [(0, b"other")])
     result = execute(["sh", "-c", f'exec "$0" {words} {redirected}', IMGTK], code=code)
     assert result.err == f"imgtk: {message}\n"
+
+
+@pytest.mark.parametrize("words", ["convert over.qcow2 o.raw", "convert -O qcow2 over.qcow2 o.raw",
+                                   "create -f raw o.raw 4M", "commit over.qcow2"])
+def test_a_limit_of_the_shell_is_an_error_like_others(folder, words):
+    result = execute(["sh", "-c", f'ulimit -f 16; exec "$0" {words}', IMGTK], code=1)
+    assert re.fullmatch(r"imgtk: \S+: cannot .*: File too large\n", result.err), result
+    assert not os.path.exists("o.raw")
 
 
 def test_colours_are_for_terminals(folder):

@@ -485,7 +485,7 @@ def test_what_an_interrupted_write_leaves_is_no_image(tmp_path):
     """The header comes last: a full file system stops the writer before."""
     source, image = mixed(tmp_path / "source.raw"), tmp_path / "image.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", image, -(-source.stat().st_size // 512) * 512)
-    limited = ["sh", "-c", 'ulimit -f 4000; trap "" XFSZ; exec "$@"', "sh", IMGTK]
+    limited = ["sh", "-c", 'ulimit -f 4000; exec "$@"', "sh", IMGTK]
     done = subprocess.run([*limited, "convert", "-n", "-f", "raw", "-O", "qcow2", source, image], env=environment(),
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
     assert done.returncode == 1, done
