@@ -57,7 +57,7 @@ const struct cli_option convert_option_table[] = {
     { '\0', "queue-size", CLI_TEXT, FIELD(queue), "SIZE",
       "how much data may be on its way in memory, 2 MiB per thread" },
     { '\0', "synchronous", CLI_FLAG, FIELD(synchronous), NULL, "one thread, and one request to a server at a time" },
-    { '\0', "rate-limit", CLI_TEXT, FIELD(rate), "SIZE", "bytes of data per second at most" },
+    { 'r', "rate-limit", CLI_TEXT, FIELD(rate), "SIZE", "bytes of data per second at most" },
     { '\0', "flush", CLI_ACCEPTED, 0, NULL,
       "accepted for nbdcopy's sake; the destination is flushed unless --no-sync is given" },
     PROGRESS_OPTIONS(FIELD(progress)),

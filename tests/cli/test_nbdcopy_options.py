@@ -49,10 +49,12 @@ def test_how_many_threads_work(source, tmp_path, flags, threads):
     assert_same_bytes(source, tmp_path / "out")
 
 
-def test_a_rate_is_kept(tmp_path):
+@pytest.mark.parametrize("flag", ["--rate-limit=8M", "-r8M"])
+def test_a_rate_is_kept(tmp_path, flag):
+    """The letter is qemu-img's."""
     source = make_raw(tmp_path / "source.raw", 8 * MIB, [(0, compressible(8 * MIB))])
     begun = time.monotonic()
-    imgtk("convert", "--rate-limit=8M", "-S", "4k", "-f", "raw", "-O", "raw", source, tmp_path / "out")
+    imgtk("convert", flag, "-S", "4k", "-f", "raw", "-O", "raw", source, tmp_path / "out")
     # The first piece goes at once, and so the last one begins 6 MiB later.
     assert time.monotonic() - begun >= 0.7
     assert_same_bytes(source, tmp_path / "out")
