@@ -31,7 +31,7 @@ static int parse_size(struct cli *cli, const char *text, uint64_t *size)
     struct imgtk_error err = IMGTK_ERROR_INIT;
     if (imgtk_parse_size(text, size, &err))
         return cli_error(cli, "Invalid image size specified. You may use k, M, G, T, P or E suffixes for kilobytes, "
-                         "megabytes, gigabytes, terabytes, petabytes and exabytes.");
+                              "megabytes, gigabytes, terabytes, petabytes and exabytes; it must be below 8E.");
     return 0;
 }
 

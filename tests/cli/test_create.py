@@ -96,7 +96,7 @@ REFUSED = [
     ("-f vpc -b base.qcow2 -F qcow2 a", "a: Backing file not supported for file format 'vpc'"),
     ("-f qcow2 -o backing_file= a 1M", ""),
     ("-f qcow2 nx/a 1M", "nx/a"),
-    ("-f qcow2 a 9E", "Invalid image size specified"),
+    ("-f qcow2 a 9E", "it must be below 8E"),
 ]
 
 
