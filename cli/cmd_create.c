@@ -35,13 +35,27 @@ static int parse_size(struct cli *cli, const char *text, uint64_t *size)
     return 0;
 }
 
+/* Whether -o has a size; only VMDK has such an option. */
+static bool has_size_option(const struct target *target)
+{
+    const struct imgtk_opt *row = target->driver->create_opts;
+    while (row && row->name && strcmp(row->name, "size") != 0)
+        row++;
+    return row && row->name && imgtk_opts_given(target->parsed, "size");
+}
+
 /* The size is the one that was given, else the backing image's. */
 static int create_sized(struct cli *cli, const struct target *target, const char *name, const char *size_text,
                         struct imgtk_image *backing)
 {
     struct imgtk_error err = IMGTK_ERROR_INIT;
     uint64_t size;
-    if (size_text) {
+    bool in_options = has_size_option(target);
+    if (size_text && in_options)
+        return cli_error(cli, "%s: The image size must be specified only once", name);
+    if (in_options) {
+        size = imgtk_opts_number(target->parsed, "size");
+    } else if (size_text) {
         int failed = parse_size(cli, size_text, &size);
         if (failed)
             return failed;

@@ -263,10 +263,12 @@ void target_print_formatting(const struct target *target, const char *name, uint
     for (size_t i = 0; i < PRINT_ORDER_COUNT; i++) {
         const struct imgtk_opt *row = find_row(table, print_order[i].name);
         bool shown = row && !print_order[i].only_given && row->default_text;
-        if (late_size && strcmp(print_order[i].name, "size") == 0)
-            printf(" size=%llu", (unsigned long long)size);
-        else if (shown || (row && imgtk_opts_given(target->parsed, row->name)))
+        if (strcmp(print_order[i].name, "size") == 0) {
+            if (late_size)
+                printf(" size=%llu", (unsigned long long)size);
+        } else if (shown || (row && imgtk_opts_given(target->parsed, row->name))) {
             print_value(target, row);
+        }
     }
     for (; table && table->name; table++)
         if (!is_ordered(table->name) && imgtk_opts_given(target->parsed, table->name))

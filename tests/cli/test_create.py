@@ -79,6 +79,13 @@ def test_a_backing_file_needs_its_format(folder):
     assert not os.path.exists("a.qcow2")
 
 
+def test_the_size_as_an_option(folder):
+    ours = imgtk("create", "-f", "vmdk", "-o", "size=3M", "a.vmdk").out
+    assert "virtual size: 3 MiB" in imgtk("info", "a.vmdk").out
+    os.remove("a.vmdk")
+    assert ours == qemu_img("create", "-f", "vmdk", "-o", "size=3M", "a.vmdk").out
+
+
 REFUSED = [
     ("-f qcow2", "Expecting image file name"),
     ("-f qcow2 a 1M 2M", "Unexpected argument: 2M"),
@@ -96,6 +103,7 @@ REFUSED = [
     ("-f vpc -b base.qcow2 -F qcow2 a", "a: Backing file not supported for file format 'vpc'"),
     ("-f qcow2 -o backing_file= a 1M", ""),
     ("-f qcow2 nx/a 1M", "nx/a"),
+    ("-f vmdk -o size=1M a 2M", "a: The image size must be specified only once"),
     ("-f qcow2 a 9E", "it must be below 8E"),
 ]
 
