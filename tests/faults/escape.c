@@ -3,7 +3,7 @@
  * tries what the environment says and tells on stderr what came of it: "escape: done", or the reason.
  *
  *   ESCAPE_IMAGE  the image
- *   ESCAPE        what to try: read, write, list, unlink, socket, fork, exec, signal or code
+ *   ESCAPE        what to try: read, write, list, unlink, socket, fork, exec, signal, code or protect
  *   ESCAPE_PATH   on which file or folder
  *   ESCAPE_THREAD set: from a thread of its own
  */
@@ -46,6 +46,10 @@ static int succeeds(const char *what, const char *path)
         return execv("/bin/true", words) == 0;
     if (strcmp(what, "signal") == 0)
         return kill(getppid(), 0) == 0;
+    if (strcmp(what, "protect") == 0) {
+        void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        return page != MAP_FAILED && mprotect(page, 4096, PROT_READ | PROT_EXEC) == 0;
+    }
     return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED;
 }
 

@@ -66,7 +66,7 @@ def test_nor_does_it_from_another_thread(library, still):
     assert attempt(library, still, "read", "secrets/secret", "--untrusted=require", thread=True) == (DENIED, 7)
 
 
-@pytest.mark.parametrize("what", ["socket", "fork", "exec", "signal", "code"])
+@pytest.mark.parametrize("what", ["socket", "fork", "exec", "signal", "code", "protect"])
 def test_an_untrusted_image_reaches_no_network_and_no_program(library, still, what):
     line, code = attempt(library, still, what, "", "--untrusted=require")
     assert line.startswith(TRAPPED) and code == 1
