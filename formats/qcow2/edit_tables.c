@@ -219,6 +219,8 @@ static int change_l2_flags(struct qcow2_edit *edit, flag_fn flag, struct imgtk_e
         uint64_t wanted = host != 0 ? flag(edit, entry, host) : entry;
         if (entry & QCOW2_COMPRESSED)
             wanted = entry & ~QCOW2_COPIED;
+        else if (host == 0 && (entry & QCOW2_OFFSET_MASK) != 0) /* in an external data file, nothing is shared */
+            wanted = entry | QCOW2_COPIED;
         if (entry == wanted)
             continue;
         status = qcow2_edit_touch(edit, err);

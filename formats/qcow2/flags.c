@@ -36,11 +36,13 @@ static int judge_l2_entry(struct qcow2_check_state *state, struct qcow2_check_wo
 {
     const struct qcow2 *image = state->image;
     uint64_t host = entry & QCOW2_OFFSET_MASK;
+    int status = 0;
     *wrong = (entry & QCOW2_COMPRESSED) && (entry & QCOW2_COPIED);
-    if ((entry & QCOW2_COMPRESSED) || host == 0 || (host & (image->geometry.cluster_size - 1)) ||
-        (image->header.incompatible & QCOW2_INCOMPAT_DATA_FILE))
+    if ((entry & QCOW2_COMPRESSED) || host == 0 || (host & (image->geometry.cluster_size - 1)))
         return 0;
-    int status = qcow2_refcount_of(state, worker, host >> image->geometry.cluster_bits, refcount, err);
+    *refcount = 1; /* that of all clusters of an external data file, which counts none */
+    if (!(image->header.incompatible & QCOW2_INCOMPAT_DATA_FILE))
+        status = qcow2_refcount_of(state, worker, host >> image->geometry.cluster_bits, refcount, err);
     *wrong = status == 0 && (*refcount == 1) != ((entry & QCOW2_COPIED) != 0);
     return status;
 }

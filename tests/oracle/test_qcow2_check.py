@@ -270,6 +270,25 @@ def test_other_damage_is_found(tmp_path, damage):
     assert qemu_img("check", tmp_path / "a.qcow2", code=None).code == (1 if damage == unaligned_bitmap else 2)
 
 
+@pytest.mark.parametrize("options", ["", ",data_file_raw=on", ",extended_l2=on"])
+def test_flags_with_a_data_file(tmp_path, options):
+    """Its clusters are shared with nothing, so that the flag has to be there."""
+    path = make_image(tmp_path / "a.qcow2", 2 * MIB, options=f"data_file={tmp_path}/data{options}",
+                      writes=["write -P 5 64k 1M"])
+    image = Image(path)
+    step = 16 if "extended" in options else 8
+    for index in (3, 4):
+        image.put(image.l2 + step * index, image.get(image.l2 + step * index) & ~COPIED)
+    image.write()
+    imgtk("convert", "-O", "raw", path, tmp_path / "before")
+    assert ours(path)[1]["corruptions"] == theirs(path)[1]["corruptions"] == 2
+    code, found = ours(path, "-r", "all")
+    assert code == 0 and found["corruptions-fixed"] == 2
+    assert ours(path)[0] == theirs(path)[0] == 0
+    imgtk("convert", "-O", "raw", path, tmp_path / "after")
+    assert_same_bytes(tmp_path / "before", tmp_path / "after")
+
+
 # ---- Many tables, many threads --------------------------------------------------------------
 
 def shared_table(path):
