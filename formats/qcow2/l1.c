@@ -63,11 +63,18 @@ static int judge_tables(struct qcow2_check_state *state, struct piece *piece, ui
     return status;
 }
 
+/* QEMU takes the header for its table. Those of the active table are told, and repaired, in flags.c. */
+static bool flags_nothing(const struct piece *piece, uint64_t entry)
+{
+    return !piece->active && (entry & QCOW2_COPIED) && (entry & QCOW2_OFFSET_MASK) == 0;
+}
+
 static int look_at_table(struct qcow2_check_state *state, struct qcow2_check_worker *worker, void *context,
                          uint64_t index, bool *tell, struct imgtk_error *err)
 {
     const struct piece *piece = context;
-    *tell = imgtk_be64(piece->entries + index * 8) & QCOW2_L1_RESERVED;
+    uint64_t entry = imgtk_be64(piece->entries + index * 8);
+    *tell = (entry & QCOW2_L1_RESERVED) || flags_nothing(piece, entry);
     struct qcow2_l2_visit visit = { .l2_offset = l2_offset_at(piece, index), .times = 1, .active = piece->active };
     if (piece->verdicts[index] == TABLE)
         return qcow2_count_l2(state, worker, &visit, tell, err);
@@ -94,6 +101,9 @@ static int report_table(struct qcow2_check_state *state, void *context, uint64_t
     uint64_t cluster_size = state->image->geometry.cluster_size;
     if (entry & QCOW2_L1_RESERVED)
         qcow2_check_corruption(state, "ERROR L1 entry with reserved bits set: 0x%" PRIx64, entry);
+    if (flags_nothing(piece, entry))
+        qcow2_check_corruption(state, "ERROR OFLAG_COPIED L2 cluster: a snapshot's l1_entry=%" PRIx64 " has no table",
+                               entry);
     switch ((enum verdict)piece->verdicts[index]) {
     case NO_TABLE:
         break;

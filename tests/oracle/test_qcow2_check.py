@@ -262,12 +262,25 @@ def unaligned_bitmap(path):
     return image
 
 
-@pytest.mark.parametrize("damage", [compressed_with_subclusters, incomplete_snapshot, unaligned_bitmap])
+def flag_of_nothing_in_a_snapshot(path):
+    """QEMU takes the header for the table, and would change it when the snapshot is applied."""
+    make_image(path, 4 * MIB, options="cluster_size=4k", writes=["write 0 64k"])
+    qemu_img("snapshot", "-c", "one", path)
+    qemu_io(path, "write 0 64k")
+    image = Image(path)
+    image.put(next(snapshots_of(image)) + 8, COPIED)
+    return image
+
+
+@pytest.mark.parametrize("damage", [compressed_with_subclusters, incomplete_snapshot, unaligned_bitmap,
+                                    flag_of_nothing_in_a_snapshot])
 def test_other_damage_is_found(tmp_path, damage):
-    damage(tmp_path / "a.qcow2").write()
-    code, found = ours(tmp_path / "a.qcow2")
-    assert code == 2 and found["corruptions"] == 1
-    assert qemu_img("check", tmp_path / "a.qcow2", code=None).code == (1 if damage == unaligned_bitmap else 2)
+    """And it is not what a repair mends."""
+    path = damage(tmp_path / "a.qcow2").write()
+    for options in ((), ("-r", "all")):
+        code, found = ours(path, *options)
+        assert code == 2 and found["corruptions"] == 1
+        assert qemu_img("check", path, code=None).code == (1 if damage == unaligned_bitmap else 2)
 
 
 @pytest.mark.parametrize("options", ["", ",data_file_raw=on", ",extended_l2=on"])
