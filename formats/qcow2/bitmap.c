@@ -47,6 +47,13 @@ static int validate_entry(const struct qcow2_bitmap *bitmap, uint32_t name_lengt
     return 0;
 }
 
+/* Extra data may say more than is known here, unless its flag says that this does no harm. */
+static bool is_known(const uint8_t *entry, uint32_t flags)
+{
+    return entry[QCOW2_BITMAP_AT_TYPE] == QCOW2_BITMAP_DIRTY_TRACKING &&
+           (imgtk_be32(entry + QCOW2_BITMAP_AT_EXTRA_LENGTH) == 0 || (flags & QCOW2_BITMAP_EXTRA_COMPATIBLE));
+}
+
 static int read_entry(struct walk *walk, struct qcow2_bitmap *out, struct imgtk_error *err)
 {
     uint8_t bytes[QCOW2_BITMAP_ENTRY];
@@ -63,6 +70,7 @@ static int read_entry(struct walk *walk, struct qcow2_bitmap *out, struct imgtk_
         .granularity_bits = bytes[QCOW2_BITMAP_AT_GRANULARITY_BITS],
         .name = walk->name,
     };
+    out->known = is_known(bytes, out->flags);
     uint32_t name_length = imgtk_be16(bytes + QCOW2_BITMAP_AT_NAME_LENGTH);
     uint64_t name = walk->offset + sizeof(bytes) + imgtk_be32(bytes + QCOW2_BITMAP_AT_EXTRA_LENGTH);
     status = validate_entry(out, name_length, err);
@@ -73,6 +81,12 @@ static int read_entry(struct walk *walk, struct qcow2_bitmap *out, struct imgtk_
     walk->name[name_length] = '\0';
     walk->offset = imgtk_round_up(name + name_length, 8);
     return imgtk_storage_pread(walk->image->file, walk->name, name_length, name, err);
+}
+
+uint64_t qcow2_bitmap_entries(const struct qcow2_geometry *geometry, unsigned granularity_bits, uint64_t size)
+{
+    uint64_t bits = imgtk_div_round_up(size, UINT64_C(1) << granularity_bits);
+    return bits == 0 ? 1 : qcow2_clusters(geometry, imgtk_div_round_up(bits, 8));
 }
 
 int qcow2_bitmaps_walk(struct qcow2 *image, qcow2_bitmap_fn visit, void *context, struct imgtk_error *err)

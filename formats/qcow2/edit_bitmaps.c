@@ -8,7 +8,6 @@
 
 #include "edit.h"
 
-enum { TYPE_DIRTY_TRACKING = 1 };
 #define ALL_ONES UINT64_C(1)                  /* a table entry */
 #define MAX_BYTES (UINT64_C(512) << 20)       /* of one bitmap's bits: QEMU reads no longer ones */
 
@@ -55,10 +54,7 @@ static int add_bitmap(void *context, const struct qcow2_bitmap *from, struct img
     bitmap->table_size = from->table_size;
     bitmap->flags = from->flags;
     bitmap->granularity_bits = from->granularity_bits;
-    const uint8_t *entry = bitmaps->directory + bitmap->in_directory;
-    bitmap->known = entry[QCOW2_BITMAP_AT_TYPE] == TYPE_DIRTY_TRACKING &&
-                    (imgtk_be32(entry + QCOW2_BITMAP_AT_EXTRA_LENGTH) == 0 ||
-                     (from->flags & QCOW2_BITMAP_EXTRA_COMPATIBLE));
+    bitmap->known = from->known;
     return 0;
 }
 
@@ -259,12 +255,6 @@ int qcow2_edit_bitmaps_record(struct qcow2_edit *edit, uint64_t offset, uint64_t
 
 /* ---- Sizes ------------------------------------------------------------------------------ */
 
-static uint64_t entries_for(const struct qcow2_edit *edit, unsigned granularity_bits, uint64_t size)
-{
-    uint64_t bits = imgtk_div_round_up(size, UINT64_C(1) << granularity_bits);
-    return qcow2_clusters(geometry_of(edit), imgtk_div_round_up(bits, 8));
-}
-
 static int resize_table(struct qcow2_edit *edit, struct bitmap *bitmap, uint64_t entries, struct imgtk_error *err)
 {
     int status = 0;
@@ -302,13 +292,15 @@ static int clear_rest(struct qcow2_edit *edit, struct bitmap *bitmap, uint64_t s
 
 static int resize(struct qcow2_edit *edit, struct bitmap *bitmap, uint64_t size, struct imgtk_error *err)
 {
-    uint64_t entries = entries_for(edit, bitmap->granularity_bits, size);
+    uint64_t entries = qcow2_bitmap_entries(geometry_of(edit), bitmap->granularity_bits, size);
     if (entries > MAX_BYTES >> geometry_of(edit)->cluster_bits || entries > QCOW2_MAX_BITMAP_TABLE_ENTRIES)
         return imgtk_fail(err, IMGTK_ELIMIT, "a bitmap of a disk of %" PRIu64 " bytes is above the limit of %" PRIu64
                                              " bytes", size, MAX_BYTES);
     int status = load_table(edit, bitmap, err);
     if (status == 0)
         status = resize_table(edit, bitmap, entries, err);
+    if (status == 0 && size == 0)
+        spoil(edit, bitmap); /* QEMU opens no image in which an empty disk has one that can be relied on */
     return status == 0 ? clear_rest(edit, bitmap, size, err) : status;
 }
 
@@ -321,8 +313,9 @@ struct fit {
 static int look_at_fit(void *context, const struct qcow2_bitmap *bitmap, struct imgtk_error *err)
 {
     struct fit *fit = context;
+    const struct qcow2_geometry *geometry = geometry_of(fit->edit);
     (void)err;
-    fit->fits &= entries_for(fit->edit, bitmap->granularity_bits, fit->size) == bitmap->table_size;
+    fit->fits &= qcow2_bitmap_entries(geometry, bitmap->granularity_bits, fit->size) == bitmap->table_size;
     return 0;
 }
 

@@ -84,6 +84,8 @@ enum {
     QCOW2_BITMAP_ENTRY = 24                 /* then extra data, name, padding to 8 */
 };
 enum { QCOW2_BITMAP_IN_USE = 1u << 0, QCOW2_BITMAP_AUTO = 1u << 1, QCOW2_BITMAP_EXTRA_COMPATIBLE = 1u << 2 };
+#define QCOW2_BITMAP_RESERVED (~7u)
+enum { QCOW2_BITMAP_DIRTY_TRACKING = 1 }; /* the type */
 #define QCOW2_BITMAP_TABLE_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
 
 /* ---- Tables ------------------------------------------------------------- */

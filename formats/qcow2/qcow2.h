@@ -167,8 +167,11 @@ struct qcow2_bitmap {
     uint32_t table_size;        /* entries */
     uint32_t flags;             /* QCOW2_BITMAP_* */
     unsigned granularity_bits;
+    bool known;                 /* of a kind that this program can keep up to date */
     const char *name;           /* valid during the visit */
 };
+/* Of a bitmap's table, for a disk of that size; one that is empty has a table too. */
+uint64_t qcow2_bitmap_entries(const struct qcow2_geometry *geometry, unsigned granularity_bits, uint64_t size);
 typedef int (*qcow2_bitmap_fn)(void *context, const struct qcow2_bitmap *bitmap, struct imgtk_error *err);
 int qcow2_bitmaps_walk(struct qcow2 *image, qcow2_bitmap_fn visit, void *context, struct imgtk_error *err);
 

@@ -113,6 +113,22 @@ static int count_l1_tables(struct qcow2_check_state *state, struct imgtk_error *
 
 /* ---- Bitmaps ---------------------------------------------------------------- */
 
+/* What QEMU opens no image with. A table of another length may hide what is referenced. */
+static void judge_bitmap(struct qcow2_check_state *state, const struct qcow2_bitmap *bitmap)
+{
+    const struct qcow2 *image = state->image;
+    uint64_t entries = qcow2_bitmap_entries(&image->geometry, bitmap->granularity_bits, image->header.size);
+    bool in_use = (bitmap->flags & QCOW2_BITMAP_IN_USE) && bitmap->table_size > 0; /* as old as it may be */
+    if (bitmap->flags & QCOW2_BITMAP_RESERVED)
+        qcow2_check_corruption(state, "ERROR bitmap %s: reserved flags are set: 0x%" PRIx32, bitmap->name,
+                               bitmap->flags);
+    if (!bitmap->known || in_use || bitmap->table_size == entries)
+        return;
+    qcow2_check_corruption(state, "ERROR bitmap %s: table of %" PRIu32 " entries, and the disk needs %" PRIu64,
+                           bitmap->name, bitmap->table_size, entries);
+    state->incomplete = true;
+}
+
 static int count_bitmap(void *context, const struct qcow2_bitmap *bitmap, struct imgtk_error *err)
 {
     enum { PIECE = 512 };
@@ -120,6 +136,7 @@ static int count_bitmap(void *context, const struct qcow2_bitmap *bitmap, struct
     uint64_t cluster_size = state->image->geometry.cluster_size, bytes = (uint64_t)bitmap->table_size * 8;
     uint8_t piece[PIECE * 8];
     int status;
+    judge_bitmap(state, bitmap);
     if (bitmap->table_offset & (cluster_size - 1)) {
         qcow2_check_corruption(state, "ERROR bitmap %s: table at 0x%" PRIx64 " is not aligned", bitmap->name,
                                bitmap->table_offset);

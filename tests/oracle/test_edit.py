@@ -508,6 +508,18 @@ def test_bitmaps_record_that_a_snapshot_was_applied(tmp_path):
     qemu_img("bitmap", "--disable", image, "b")
 
 
+def test_bitmaps_of_an_empty_disk(tmp_path):
+    """QEMU opens none but those that are in use."""
+    image = make_image(tmp_path / "a.qcow2", 0)
+    imgtk("snapshot", "-c", "s", image)
+    qemu_img("resize", image, "1M")
+    qemu_img("bitmap", "--add", image, "b")
+    for words in (("snapshot", "-a", "s", image), ("resize", image, "3M")):
+        imgtk(*words)
+        assert_sound(image)
+        assert dirty_bits(image)["b"][0] == 3
+
+
 def test_bitmaps_survive_a_new_backing_file(tmp_path, fill):
     fill(tmp_path, make_bases)
     image = make_image(tmp_path / "o.qcow2", 2 * MIB, backing="a.qcow2", backing_fmt="qcow2")
