@@ -46,11 +46,12 @@ static void found_difference(struct comparison *comparison, uint64_t offset, enu
     comparison->difference = difference;
 }
 
-static void failed_at(struct comparison *comparison, uint64_t offset, const struct imgtk_error *err)
+static void failed_at(struct comparison *comparison, uint64_t offset, bool extents, const struct imgtk_error *err)
 {
     if (offset >= comparison->failed)
         return;
     comparison->failed = offset;
+    comparison->job->extents_failed = extents;
     comparison->error = *err;
 }
 
@@ -72,8 +73,7 @@ static enum step next_step(struct comparison *comparison, uint64_t *length)
     struct imgtk_chain_extent extents[2];
     struct imgtk_error err = IMGTK_ERROR_INIT;
     if (look(comparison, 0, &extents[0], &err) || look(comparison, 1, &extents[1], &err)) {
-        comparison->job->extents_failed = true;
-        failed_at(comparison, comparison->cursor, &err);
+        failed_at(comparison, comparison->cursor, true, &err);
         return STEP_END;
     }
     *length = imgtk_min_u64(extents[0].extent.length, extents[1].extent.length);
@@ -103,7 +103,7 @@ static void advance(struct comparison *comparison, uint64_t done, uint64_t copie
     bool stop = job->progress && job->progress(job->progress_context, &comparison->progress);
     if (stop || imgtk_cancel_reason(job->cancel)) {
         imgtk_fail(&err, IMGTK_ECANCELLED, "interrupted");
-        failed_at(comparison, 0, &err);
+        failed_at(comparison, 0, false, &err);
     }
 }
 
@@ -164,7 +164,7 @@ static void compare_piece(struct comparison *comparison, unsigned char *buf, uin
         at = first_difference(buf, buf + PIECE, length);
     pthread_mutex_lock(&comparison->lock);
     if (status)
-        failed_at(comparison, start, &err);
+        failed_at(comparison, start, false, &err);
     else if (at < length)
         found_difference(comparison, start + at, IMGTK_DIFFERENT_CONTENT);
     advance(comparison, length, length);
@@ -180,7 +180,7 @@ static void work(void *context)
         uint64_t start = 0;
         pthread_mutex_lock(&comparison->lock);
         if (!buf && imgtk_fail(&err, IMGTK_ENOMEM, "out of memory"))
-            failed_at(comparison, 0, &err);
+            failed_at(comparison, 0, false, &err);
         length = next_piece(comparison, &start);
         pthread_mutex_unlock(&comparison->lock);
         if (length > 0)

@@ -130,3 +130,21 @@ def test_cannot_read(folder):
     result = imgtk("compare", "a.raw", "packed.qcow2", code=4)
     assert result.err.startswith("imgtk: packed.qcow2: ") and len(result.err.splitlines()) == 1
     assert os.path.exists("a.raw")
+
+
+def test_what_failed_first_decides_the_code(folder):
+    """A cluster that cannot be read, and behind it a table that cannot: the walk is there before the bytes are read."""
+    make_raw("small.raw", 64 * KIB, [(0, b"one of many lines\n" * 3640)])
+    imgtk("convert", "-c", "-O", "qcow2", "-o", "cluster_size=512", "small.raw", "small.qcow2")
+    with open("small.qcow2", "r+b") as file:
+        def number(offset):
+            file.seek(offset)
+            return int.from_bytes(file.read(8), "big")
+
+        table = number(40)
+        cluster = number(number(table) & ((1 << 56) - 512)) & ((1 << 55) - 1)
+        file.seek(cluster)
+        file.write(b"\xff" * 40)
+        file.seek(table + 8)
+        file.write((1 << 63 | 1 << 40).to_bytes(8, "big"))
+    assert "compressed cluster" in imgtk("compare", "small.raw", "small.qcow2", code=4).err
