@@ -20,7 +20,8 @@ struct commit {
 static int advance(struct commit *commit, uint64_t done, struct imgtk_error *err)
 {
     const struct imgtk_commit *job = commit->job;
-    commit->progress.done = done;
+    if (done > commit->progress.done) /* a unit of the base may begin before what was passed over */
+        commit->progress.done = done;
     if ((job->progress && job->progress(job->progress_context, &commit->progress)) || imgtk_cancel_reason(job->cancel))
         return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     return 0;
@@ -94,7 +95,7 @@ static int commit_extents(struct commit *commit, struct imgtk_error *err)
             status = zero ? zero_range(commit, offset, end, err) : write_range(commit, offset, end, err);
         offset = end;
         if (!status && zero)
-            status = advance(commit, offset, err);
+            status = advance(commit, readahead_oldest(commit->ahead, offset), err);
     }
     return status ? status : readahead_drain(commit->ahead, err);
 }

@@ -83,6 +83,11 @@ static int take_oldest(struct readahead *ahead, struct imgtk_error *err)
     return status;
 }
 
+uint64_t readahead_oldest(const struct readahead *ahead, uint64_t none)
+{
+    return ahead->taken < ahead->end ? ahead->slots[ahead->taken % DEPTH].piece.offset : none;
+}
+
 int readahead_drain(struct readahead *ahead, struct imgtk_error *err)
 {
     int status = 0;

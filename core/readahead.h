@@ -32,6 +32,8 @@ int readahead_new(const struct readahead_options *options, struct readahead **ou
 void readahead_free(struct readahead *ahead);
 /* The range, in pieces. Fails with what reading or taking an earlier one failed with. */
 int readahead_add(struct readahead *ahead, uint64_t offset, uint64_t length, struct imgtk_error *err);
+/* Where the oldest piece begins that was added and not taken; `none` where there is no such piece. */
+uint64_t readahead_oldest(const struct readahead *ahead, uint64_t none);
 /* Takes all that were added. */
 int readahead_drain(struct readahead *ahead, struct imgtk_error *err);
 

@@ -133,7 +133,7 @@ static int keep_all(struct rebase *rebase, struct imgtk_error *err)
             status = keep_stretch(rebase, offset, end, &offset, err);
         offset = status ? offset : end;
         if (!status && extent.kind != IMGTK_EXTENT_BACKING)
-            status = advance(rebase, offset, err);
+            status = advance(rebase, readahead_oldest(rebase->ahead, offset), err);
     }
     return status ? status : readahead_drain(rebase->ahead, err);
 }

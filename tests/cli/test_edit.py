@@ -222,3 +222,24 @@ def test_long_options_of_qemu_img(tmp_path):
     imgtk("check", "--cache", "none", top)
     imgtk("compare", "--cache", "none", base, base)
     assert "required size" in imgtk("measure", "--format", "qcow2", base).out
+
+
+# ---- Progress -------------------------------------------------------------------------
+
+def progress_of(folder, *words):
+    out = execute([IMGTK, *words, "-q", "--progress=1", "--progress-format=jsonl"], cwd=folder).out
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize("words, below, disk", [
+    (("commit", "top"), b"b" * 8 * MIB, b"d" * MIB),                        # data, and behind them zeroes
+    (("rebase", "-b", "", "top"), b"b" * MIB, b"b" * MIB + b"d" * 7 * MIB)  # data to be kept, and those of its own
+], ids=["commit", "rebase"])
+def test_progress_tells_of_nothing_that_is_only_being_read(tmp_path, words, below, disk):
+    """What follows the data that are under way is passed over before they are in their place."""
+    for name, content, backing in (("base", below, []), ("top", disk, ["-B", tmp_path / "base", "-F", "qcow2"])):
+        raw = make_raw(tmp_path / "raw", 8 * MIB, [(0, content)])
+        imgtk("convert", "-O", "qcow2", *backing, raw, tmp_path / name)
+    rows = progress_of(tmp_path, *words)
+    assert (rows[0]["done"], rows[0]["copied"]) in [(0, 0), (MIB, MIB)]
+    assert (rows[-1]["done"], rows[-1]["copied"]) == (8 * MIB, MIB)
