@@ -102,6 +102,15 @@ static int job_identity(const struct target_request *request, const char *option
 
 /* ---- Opening ------------------------------------------------------------ */
 
+/* Who was killed between the last two steps leaves the journal of a file that has got its name. */
+static int look_for_part(const struct resume *resume, bool *fresh, struct imgtk_error *err)
+{
+    if (*fresh || access(resume->part, F_OK) == 0 || errno != ENOENT)
+        return 0;
+    *fresh = true;
+    return journal_begin_anew(resume->journal, err);
+}
+
 static int open_part(struct resume *resume, const struct stat *old, bool fresh, struct imgtk_storage **file,
                      struct imgtk_error *err)
 {
@@ -161,13 +170,15 @@ int resume_open(struct imgtk_context *context, const struct target_request *requ
     if (!status)
         status = journal_open(path, identity, &resume->journal, &fresh, err);
     if (!status)
+        status = look_for_part(resume, &fresh, err);
+    if (!status)
         status = open_part(resume, &old, fresh, file, err);
     free(path);
     if (status) {
         resume_close(resume);
         return status;
     }
-    context_note(context, "resume: %s", fresh ? "nothing was begun before" : "going on with what was begun");
+    context_note(context, "resume: %s", fresh ? "from the beginning" : "going on with what was begun");
     *out = resume;
     return 0;
 }

@@ -143,6 +143,17 @@ int journal_open(const char *path, uint64_t identity, struct journal **out, bool
     return 0;
 }
 
+int journal_begin_anew(struct journal *journal, struct imgtk_error *err)
+{
+    int status = begin(journal, err);
+    if (!status && fdatasync(journal->fd) != 0)
+        status = imgtk_fail_errno(err, errno, "cannot begin the journal of the conversion");
+    free(journal->records);
+    journal->records = NULL;
+    journal->found = journal->next = 0;
+    return status;
+}
+
 /* ---- Reading and writing ------------------------------------------------ */
 
 int journal_next(struct journal *journal, struct journal_record *out, bool *found, struct imgtk_error *err)

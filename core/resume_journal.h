@@ -24,6 +24,8 @@ struct journal;
 
 /* identity: of the job; a file with another one is IMGTK_ECHANGED. *fresh: there was none, or nothing in it. */
 int journal_open(const char *path, uint64_t identity, struct journal **out, bool *fresh, struct imgtk_error *err);
+/* Forgets all records: they tell of a file that is not there. On disk when it returns. */
+int journal_begin_anew(struct journal *journal, struct imgtk_error *err);
 /* The next record of an item that is recorded to its end; *found false behind the last. Cuts off what is not whole. */
 int journal_next(struct journal *journal, struct journal_record *out, bool *found, struct imgtk_error *err);
 /* Appends records in memory; journal_write() brings them to the disk. */

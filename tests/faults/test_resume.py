@@ -130,6 +130,19 @@ def test_a_torn_journal_is_cut(source, tmp_path):
     assert (tmp_path / "disk").read_bytes() == (tmp_path / "undisturbed").read_bytes()
 
 
+@pytest.mark.parametrize("form, options", [("raw", []), ("qcow2", ["-o", "cluster_size=4k"])])
+def test_a_journal_without_its_file(source, tmp_path, form, options):
+    """As after a kill between the last two steps: the file has its name, and the journal is still there."""
+    words = interrupted(source, tmp_path, "-O", form, *options)
+    journal = (tmp_path / "disk.imgtk-resume").read_bytes()
+    imgtk(*words, "--resume")
+    undisturbed = (tmp_path / "disk").read_bytes()
+    (tmp_path / "disk.imgtk-resume").write_bytes(journal)
+    assert "from the beginning" in imgtk(*words, "--resume", "-v").err
+    assert (tmp_path / "disk").read_bytes() == undisturbed
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+
+
 def test_a_strange_journal_stays(source, tmp_path):
     (tmp_path / "disk.imgtk-resume").write_text("the user's own notes, long enough")
     imgtk_fails("convert", "-f", "qcow2", "-O", "raw", "--resume", source, tmp_path / "disk", match="not a journal")
