@@ -7,6 +7,7 @@
 #include "context.h"
 #include "image_internal.h"
 #include "reference.h"
+#include "registry.h"
 #include "sequential.h"
 #include "storage/storage.h"
 
@@ -159,6 +160,13 @@ static int check_identity(const struct layer *overlay, const struct layer *backi
                       backing->public.name, *identity ? identity : "of a format without identity", expected);
 }
 
+static int recorded_format(const struct imgtk_image *image, const char *recorded, struct imgtk_storage *file,
+                           const char **out, struct imgtk_error *err)
+{
+    int status = registry_recorded_format(image->context, recorded, out, err);
+    return status ? imgtk_fail_prefix(err, "%s", imgtk_storage_name(file)) : 0;
+}
+
 static int open_below(struct imgtk_image *image, const struct imgtk_image_request *request, struct imgtk_error *err)
 {
     struct layer *overlay = &image->layers[image->count - 1];
@@ -168,12 +176,14 @@ static int open_below(struct imgtk_image *image, const struct imgtk_image_reques
     int status = open_backing_file(overlay, 0, &file, err);
     if (status)
         return status;
+    const char *format = request->backing_format;
     status = check_loop(image, file, err);
+    if (!status && overlay->backing.format)
+        status = recorded_format(image, overlay->backing.format, file, &format, err);
     if (status) {
         imgtk_storage_close(file);
         return status;
     }
-    const char *format = overlay->backing.format ? overlay->backing.format : request->backing_format;
     status = layer_open(image, file, format, request, err);
     if (!status)
         status = refuse_guess(overlay, &image->layers[image->count - 1], err);

@@ -15,6 +15,13 @@ void registry_free(struct registry *registry);
 void registry_formats(struct imgtk_context *context, const struct imgtk_module **out, size_t *count);
 
 /*
+ * The name of the driver that an image means by the format that it records, which is of the driver and not of the image:
+ * no text of an image says which file is loaded. IMGTK_ENOTFOUND as imgtk_driver_find().
+ */
+int registry_recorded_format(struct imgtk_context *context, const char *recorded, const char **out,
+                             struct imgtk_error *err);
+
+/*
  * Copies a driver's table up to its own struct_size and fills optional ops with their defaults. A table that is too
  * small for the required ops, or lacks one, is IMGTK_EINVAL and the message names it.
  */

@@ -141,6 +141,27 @@ int imgtk_driver_find(struct imgtk_context *context, const char *name, const str
     return status;
 }
 
+int registry_recorded_format(struct imgtk_context *context, const char *recorded, const char **out,
+                             struct imgtk_error *err)
+{
+    struct registry *registry = context->registry;
+    pthread_mutex_lock(&registry->lock);
+    *out = format_of_package(recorded);
+    const struct entry *entry = *out ? NULL : registry_find_usable(registry, PLACE_FOLDER, recorded);
+    if (!*out && !entry) {
+        registry_load(registry, MODULES_FORMATS);
+        entry = registry_find_usable(registry, PLACE_FOLDER, recorded);
+    }
+    const struct imgtk_driver *driver = entry ? entry->public.driver : NULL;
+    if (!*out && !driver)
+        driver = find_by_alias(registry, recorded);
+    if (driver)
+        *out = driver->name;
+    int status = *out ? 0 : unknown_format(registry, recorded, err);
+    pthread_mutex_unlock(&registry->lock);
+    return status;
+}
+
 const struct imgtk_driver *imgtk_driver_for_name(struct imgtk_context *context, const char *file_name)
 {
     const char *dot = strrchr(file_name, '.');

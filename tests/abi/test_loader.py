@@ -1,6 +1,7 @@
 """The module loader: good modules work, a bad one is reported, skipped, and keeps nothing else from loading."""
 import json
 import os
+import shutil
 
 import pytest
 
@@ -232,6 +233,34 @@ def test_name_of_a_format_is_no_path(folder, image, tmp_path):
         imgtk_fails("info", "-f", name, image, match="Unknown file format",
                     env=environment(IMGTK_MODULE_PATH=folder))
     assert not mark.exists()
+
+
+@pytest.fixture
+def overlay(tmp_path, image):
+    """Makes an overlay that records a format; and the environment in which modules are found that know tiny too."""
+    modules = tmp_path / "all"
+    shutil.copytree(MODULES, modules)
+    build(modules / "tiny.so")
+
+    def make(backing_format):
+        imgtk("create", "-u", "-f", "qcow2", "-b", image, "-F", backing_format, tmp_path / "overlay.qcow2", 100 * KIB)
+        return tmp_path / "overlay.qcow2"
+
+    return make, environment(IMGTK_MODULE_PATH=modules)
+
+
+def test_an_image_may_record_any_format_that_is_there(overlay, tmp_path):
+    make, env = overlay
+    imgtk("convert", "-O", "raw", make("tiny"), tmp_path / "out", env=env)
+    assert (tmp_path / "out").read_bytes() == b"x" * 100 * KIB
+
+
+@pytest.mark.unsanitized
+def test_an_image_names_no_module(overlay):
+    """What it records is compared with the names of formats, and no part of a path that is tried."""
+    make, env = overlay
+    result = execute([tool("strace"), "-f", IMGTK, "map", make("nbd")], code=1, env=env)
+    assert "Unknown file format 'nbd'" in result.err and "/nbd.so" not in result.err
 
 
 def test_unknown_format_lists_the_known_ones(image):
