@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "context.h"
+#include "context/context.h"
 #include "opts_shared.h"
 #include "storage/storage.h"
 

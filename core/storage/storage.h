@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-#include "budget.h"
+#include "context/budget.h"
 #include "imgtk/storage.h"
 
 struct imgtk_context;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "imgtk/bytes.h"
-#include "registry.h"
+#include "modules/registry.h"
 
 static const struct imgtk_opt raw_open_opts[] = {
     { .name = "offset", .type = IMGTK_OPT_SIZE, .default_text = "0", .help = "where the disk begins in the file" },

@@ -1,5 +1,5 @@
 /* The configuration file. */
-#include "config.h"
+#include "context/config.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

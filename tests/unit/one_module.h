@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "context.h"
-#include "registry.h"
+#include "context/context.h"
+#include "modules/registry.h"
 
 /* "mod://..." opens bytes that spell the name. */
 static int mod_open(const char *name, uint32_t flags, const struct imgtk_opts *opts, void **handle,

@@ -2,10 +2,10 @@
 #ifndef IMGTK_TEST_REFERENCES_H
 #define IMGTK_TEST_REFERENCES_H
 
-#include "context.h"
+#include "chain/reference.h"
+#include "context/context.h"
 #include "imgtk/image.h"
 #include "one_module.h"
-#include "reference.h"
 #include "scratch.h"
 #include "storage/storage.h"
 

@@ -1,7 +1,7 @@
 /* What lies beneath a folder: by the spelling of a path, and where there is no openat2(). */
 #include <errno.h>
 
-#include "beneath.h"
+#include "chain/beneath.h"
 #include "references.h"
 
 static void walking_opens_no_more(void **state)

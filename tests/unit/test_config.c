@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "config.h"
+#include "context/config.h"
 
 static int parse_onto(struct config *config, const char *text, struct imgtk_error *err)
 {

@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "digest_tree.h"
 #include "imgtk/bytes.h"
+#include "jobs/digest_tree.h"
 
 enum { BLOCK = DIGEST_BLOCK, LENGTH = 8 };
 

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "context.h"
-#include "image_internal.h"
+#include "chain/image_internal.h"
+#include "context/context.h"
 #include "imgtk/jobs.h"
 
 #define KIB UINT64_C(1024)

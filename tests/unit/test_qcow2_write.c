@@ -11,9 +11,9 @@
 #include <string.h>
 
 #include "../../formats/qcow2/writer.h"
+#include "convert/turn.h"
 #include "imgtk/image.h"
 #include "storage/storage.h"
-#include "turn.h"
 
 enum { SIZE = 3 * 1024 * 1024 + 700, UNITS_AT_ONCE = 1 << 18 };
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "convert.h"
+#include "convert/convert.h"
 
 #define THREADS 4
 #define ITEMS 4000u

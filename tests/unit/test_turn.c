@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "turn.h"
+#include "convert/turn.h"
 
 #define THREADS 4
 #define ITEMS 4000

@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "image_internal.h"
-#include "source.h"
+#include "chain/image_internal.h"
+#include "chain/source.h"
 
 #define MAX_EXTENTS 64
 
