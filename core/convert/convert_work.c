@@ -5,33 +5,14 @@
 #include "imgtk/bytes.h"
 #include "zero.h"
 
-#define SALVAGE_STEP (64u << 10)
-#define SALVAGE_SECTOR 512u
-
 /* ---- Reading ------------------------------------------------------------ */
-
-/* Halves what cannot be read down to a sector, so that only that is lost. */
-static int salvage(struct worker *worker, uint8_t *buf, size_t length, uint64_t offset)
-{
-    struct imgtk_error err = IMGTK_ERROR_INIT;
-    int status = source_walk_read(worker->walk, buf, length, offset, &err);
-    if (!status)
-        return 0;
-    if (length > SALVAGE_SECTOR) {
-        size_t step = length > SALVAGE_STEP ? SALVAGE_STEP : SALVAGE_SECTOR;
-        for (size_t at = 0; at < length; at += step)
-            salvage(worker, buf + at, length - at < step ? length - at : step, offset + at);
-        return 0;
-    }
-    memset(buf, 0, length);
-    worker->conversion->job->salvaged(worker->conversion->job->salvage_context, offset, length, err.message);
-    return 0;
-}
 
 static int read_item(struct worker *worker, const struct item *item, struct imgtk_error *err)
 {
-    if (worker->conversion->job->salvaged)
-        return salvage(worker, worker->slot->buffer, item->length, item->offset);
+    if (worker->conversion->job->salvaged) {
+        worker_salvage(worker, item);
+        return 0;
+    }
     return source_walk_read(worker->walk, worker->slot->buffer, item->length, item->offset, err);
 }
 

@@ -16,6 +16,8 @@ struct worker {
 int worker_read(struct worker *worker, const struct item *item, struct imgtk_error *err);
 /* The same, and finds what there is to write of it. */
 int worker_fill(struct worker *worker, const struct item *item, struct imgtk_error *err);
+/* Fills the buffer with what can be read, and zeroes for the rest, which is told. */
+void worker_salvage(struct worker *worker, const struct item *item);
 /* Cuts `length` bytes of the buffer into runs, granule by granule, without those that need no writing. */
 void worker_find_runs(struct worker *worker, size_t length);
 /* Writes the runs of an item of at most item_size. final: the turn's item ends with it. */

@@ -63,7 +63,8 @@ struct imgtk_convert {
     unsigned workers;                    /* 0: the context's */
     bool no_extents;                     /* read all of the sources, whatever they say about holes */
     uint64_t rate_limit;                 /* bytes of data per second at most; 0: no bound */
-    /* --salvage: unreadable source ranges become zeroes; called for each from any worker. NULL: they end the job. */
+    /* --salvage: unreadable source ranges become zeroes; called for each, from any worker, with the reason why its
+       beginning could not be read. NULL: they end the job. */
     void (*salvaged)(void *context, uint64_t offset, uint64_t length, const char *reason);
     void *salvage_context;
     /* The backing file of the target (-B), opened; only what differs from it is written. NULL: none.
