@@ -165,6 +165,7 @@ def test_every_file_fails_to_open_once(tmp_path, shim, name):
     try_every_call(faults, errno.EIO, "open,lseek,fstat")
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("name", ["raw", "vmdk-split", "raw-n"])
 def test_what_only_closing_tells_is_heard(tmp_path, shim, name):
     """A file server's client keeps what was written until then: with --no-sync nobody asks it before."""
@@ -291,6 +292,7 @@ def test_every_call_fails_once_where_a_file_needs_a_name(tmp_path, shim, monkeyp
     try_every_call(faults, errno.EIO)
 
 
+@pytest.mark.unsanitized
 def test_a_hidden_file_is_never_more_open_than_the_one_that_it_replaces(tmp_path, shim):
     """Where a file needs a name from the beginning: who opened it early could read all that comes."""
     source, work, log = make_source(tmp_path), tmp_path / "work", tmp_path / "log"
