@@ -57,43 +57,46 @@ void plan_destroy(struct imgtk_plan *plan)
     memset(plan, 0, sizeof(*plan)); /* whoever asks `source` whether there is a plan may do so after a failure */
 }
 
+/* What the backing file has at the stretch, which is cut to that; *found false: it ends before. */
+static int look_below(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *out,
+                      struct imgtk_chain_extent *below, bool *found, struct imgtk_error *err)
+{
+    uint64_t backing_size = imgtk_image_size(plan->options.backing);
+    *found = offset < backing_size;
+    if (!*found)
+        return 0;
+    int status = imgtk_walk_next(plan->backing_walk, offset, imgtk_min_u64(out->length, backing_size - offset), below,
+                                 err);
+    if (!status)
+        out->length = below->extent.length;
+    return status;
+}
+
 /* Zeroes over a backing file: nothing to say where that reads as zeroes too. */
 static int zeroes_over_backing(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *out,
                                struct imgtk_error *err)
 {
-    uint64_t backing_size = imgtk_image_size(plan->options.backing);
-    out->kind = PLAN_SKIP;
-    if (offset >= backing_size)
-        return 0;
     struct imgtk_chain_extent below;
-    int status = imgtk_walk_next(plan->backing_walk, offset, imgtk_min_u64(out->length, backing_size - offset), &below,
-                                 err);
-    if (status)
-        return status;
-    out->length = below.extent.length;
-    if (below.extent.kind != IMGTK_EXTENT_ZERO)
+    bool found;
+    out->kind = PLAN_SKIP;
+    int status = look_below(plan, offset, out, &below, &found, err);
+    if (!status && found && below.extent.kind != IMGTK_EXTENT_ZERO)
         out->kind = plan->options.zeroes_as_data ? PLAN_DATA : PLAN_ZERO;
-    return 0;
+    return status;
 }
 
 /* Where the source lies in the backing chain itself, all that the layers above it leave alone is the same. */
 static int skip_what_is_below(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *out,
                               struct imgtk_error *err)
 {
+    struct imgtk_chain_extent below;
+    bool found;
     if (plan->shared_below == SIZE_MAX)
         return 0;
-    uint64_t backing_size = imgtk_image_size(plan->options.backing);
-    if (offset >= backing_size)
-        return 0;
-    struct imgtk_chain_extent below;
-    int status = imgtk_walk_next(plan->backing_walk, offset, imgtk_min_u64(out->length, backing_size - offset), &below,
-                                 err);
-    if (status)
-        return status;
-    out->length = below.extent.length;
-    if (below.depth >= plan->shared_below)
+    int status = look_below(plan, offset, out, &below, &found, err);
+    if (!status && found && below.depth >= plan->shared_below)
         out->kind = PLAN_SKIP;
-    return 0;
+    return status;
 }
 
 int plan_stretch(struct imgtk_plan *plan, uint64_t offset, struct plan_stretch *out, struct imgtk_error *err)
