@@ -56,13 +56,15 @@ static bool is_over(const struct slots *slots)
     return true;
 }
 
-/* Whoever leaves or takes something looks whether there is more, and wakes one who does the same. */
-static void pass_on(struct slots *slots)
+/*
+ * Whoever leaves or takes something looks whether there is more, and wakes one who does the same: after the lock is
+ * released, for which that one would wait.
+ */
+static bool has_more(const struct slots *slots)
 {
     enum slot_task task;
     struct slot *slot;
-    if (slots->waiting > 0 && (is_over(slots) || find_task(slots, &task, &slot)))
-        pthread_cond_signal(&slots->changed);
+    return slots->waiting > 0 && (is_over(slots) || find_task(slots, &task, &slot));
 }
 
 /* ---- For the workers ------------------------------------------------------------- */
@@ -86,8 +88,10 @@ enum slot_task slots_take(struct slots *slots, struct slot **out)
         (*out)->state = SLOT_FILLING;
         slots->filling++;
     }
-    pass_on(slots);
+    bool wake = has_more(slots);
     pthread_mutex_unlock(&slots->lock);
+    if (wake)
+        pthread_cond_signal(&slots->changed);
     return task;
 }
 
