@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include <imgtk/storage.h>
 #include <imgtk/version.h>
 
 #include "brackets.h"
@@ -165,6 +166,7 @@ int main(int argc, char **argv)
     if (occupy_standard_descriptors())
         return CLI_FAILED;
     allow_many_files();
+    imgtk_allow_mapping(); /* before there are threads */
     signal(SIGXFSZ, SIG_IGN); /* beyond the limit of a shell, writing fails with a reason, as on a full disk */
     const char *name = argc > 0 ? argv[0] : "imgtk";
     const char *slash = strrchr(name, '/');

@@ -46,8 +46,8 @@ int seccomp_enter(const char *program, int exit_code)
 
 static const int allowed[] = {
     /* Files: which of them may be opened, is Landlock's business. */
-    SYS_read, SYS_write, SYS_pread64, SYS_pwrite64, SYS_readv, SYS_writev, SYS_lseek, SYS_openat, SYS_close, SYS_fstat,
-    SYS_newfstatat, SYS_statx, SYS_fstatfs, SYS_readlinkat, SYS_faccessat, SYS_faccessat2, SYS_fcntl, SYS_getcwd,
+    SYS_read, SYS_write, SYS_pread64, SYS_preadv2, SYS_pwrite64, SYS_readv, SYS_writev, SYS_lseek, SYS_openat, SYS_close,
+    SYS_fstat, SYS_newfstatat, SYS_statx, SYS_fstatfs, SYS_readlinkat, SYS_faccessat, SYS_faccessat2, SYS_fcntl, SYS_getcwd,
     SYS_fsync, SYS_fdatasync, SYS_syncfs, SYS_sync_file_range, SYS_ftruncate, SYS_fallocate, SYS_fadvise64,
     SYS_copy_file_range, SYS_linkat, SYS_unlinkat, SYS_renameat2, SYS_fchmod, SYS_fchown, SYS_ppoll, SYS_umask,
     /* Memory */

@@ -75,11 +75,12 @@ def tool(name):
 def environment(**changes):
     """imgtk's environment: no configuration, no translation, the modules under test; a value of None removes."""
     env = dict(os.environ, LC_ALL="C", IMGTK_MODULE_PATH=str(MODULES), IMGTK_CONFIG=str(TESTS / "empty.yaml"))
-    env.setdefault("ASAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:detect_stack_use_after_return=1:handle_sigill=1")
+    # SIGBUS is imgtk's own, whose handler the sanitizers would keep it from installing.
+    env.setdefault("ASAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:detect_stack_use_after_return=1:handle_sigill=1:handle_sigbus=0")
     # The leak checker of gcc 12 crashes on the thread-local data of libraries that came with dlopen() (libnbd's gnutls).
     env.setdefault("LSAN_OPTIONS", "use_tls=0:print_suppressions=0")
-    env.setdefault("UBSAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:print_stacktrace=1")
-    env.setdefault("TSAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:second_deadlock_stack=1")
+    env.setdefault("UBSAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:print_stacktrace=1:handle_sigbus=0")
+    env.setdefault("TSAN_OPTIONS", f"exitcode={SANITIZER_EXIT}:second_deadlock_stack=1:handle_sigbus=0")
     for name, value in changes.items():
         env.pop(name, None)
         if value is not None:

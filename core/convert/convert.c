@@ -164,10 +164,13 @@ static int run(struct conversion *conversion, struct imgtk_error *err)
     int status = set_up(conversion, err);
     if (status)
         return status;
+    /* One writer: the bytes go on as they are. A compressor may be confused by what changes under it. */
+    views_init(&conversion->views, conversion->target.one_writer && !conversion->job->salvaged);
     status = slots_init(&conversion->slots, conversion, err);
     if (!status)
         imgtk_workers_run(conversion->workers, work, conversion);
     slots_destroy(&conversion->slots);
+    views_destroy(&conversion->views);
     if (status)
         return status;
     if (conversion->error.status) {

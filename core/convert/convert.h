@@ -38,6 +38,7 @@ struct conversion {
     struct conversion_digest digest;
 
     struct slots slots;
+    struct views views;
     pthread_mutex_t lock; /* guards what follows; plan.lock may be taken under it */
     enum copy_mode copy;
     uint64_t position;    /* the plan is cut up to here */

@@ -4,27 +4,35 @@
 #include "imgtk/bytes.h"
 #include "storage/storage.h"
 
-/* The kernel would not: the place is decided, so the bytes go there by way of the buffer. */
+/* A piece of at most item_size; its data are where `piece` says. */
+static int write_placed(struct worker *worker, const struct item *piece, struct imgtk_storage *to, uint64_t to_offset,
+                        struct imgtk_error *err)
+{
+    struct slot *slot = worker->slot;
+    int status = 0;
+    if (!worker_look(worker, piece))
+        status = imgtk_storage_pread(piece->from, slot->buffer, piece->length, piece->from_offset, err);
+    if (status)
+        return imgtk_fail_prefix(err, "%s", imgtk_storage_name(piece->from));
+    worker_find_runs(worker, piece->length);
+    for (size_t i = 0; !status && i < slot->run_count; i++)
+        status = imgtk_storage_pwrite(to, slot->data + slot->runs[i].start, slot->runs[i].length,
+                                      to_offset + slot->runs[i].start, err);
+    return worker_look_away(worker, worker_name_target(worker, status, err), err);
+}
+
+/* The kernel would not: the place is decided, so the bytes go there by way of this process. */
 static int copy_by_hand(struct worker *worker, struct imgtk_storage *from, uint64_t from_offset,
                         struct imgtk_storage *to, uint64_t to_offset, uint64_t length, struct imgtk_error *err)
 {
-    while (length > 0) {
-        struct item piece = { .offset = to_offset, .length = imgtk_min_u64(length, worker->conversion->item_size) };
-        struct slot *slot = worker->slot;
-        int status = imgtk_storage_pread(from, slot->buffer, piece.length, from_offset, err);
-        if (status)
-            return imgtk_fail_prefix(err, "%s", imgtk_storage_name(from));
-        worker_find_runs(worker, piece.length);
-        for (size_t i = 0; !status && i < slot->run_count; i++)
-            status = imgtk_storage_pwrite(to, slot->buffer + slot->runs[i].start, slot->runs[i].length,
-                                          to_offset + slot->runs[i].start, err);
-        if (status)
-            return worker_name_target(worker, status, err);
-        from_offset += piece.length;
-        to_offset += piece.length;
-        length -= piece.length;
+    struct item piece = { .from = from };
+    int status = 0;
+    for (uint64_t done = 0; !status && done < length; done += piece.length) {
+        piece.from_offset = from_offset + done;
+        piece.length = imgtk_min_u64(length - done, worker->conversion->item_size);
+        status = write_placed(worker, &piece, to, to_offset + done, err);
     }
-    return 0;
+    return status;
 }
 
 static void stop_copying(struct conversion *conversion)
@@ -40,15 +48,18 @@ static void stop_copying(struct conversion *conversion)
 static int write_instead(struct worker *worker, const struct item *item, struct imgtk_turn *turn,
                          struct imgtk_error *err)
 {
-    struct item piece = { .offset = item->offset };
-    uint64_t end = item->offset + item->length;
+    struct item piece = { .from = item->from };
     int status = 0;
     stop_copying(worker->conversion);
-    for (; !status && piece.offset < end; piece.offset += piece.length) {
-        piece.length = imgtk_min_u64(end - piece.offset, worker->conversion->item_size);
+    for (uint64_t done = 0; !status && done < item->length; done += piece.length) {
+        piece.offset = item->offset + done;
+        piece.from_offset = item->from_offset + done;
+        piece.length = imgtk_min_u64(item->length - done, worker->conversion->item_size);
+        worker_look(worker, &piece);
         status = worker_fill(worker, &piece, err);
         if (!status)
-            status = worker_write(worker, &piece, piece.offset + piece.length == end, turn, err);
+            status = worker_write(worker, &piece, done + piece.length == item->length, turn, err);
+        status = worker_look_away(worker, status, err);
     }
     return status;
 }

@@ -92,6 +92,16 @@ static void take_copy(struct item *item, const struct plan_stretch *stretch, uin
     item->from_offset = stretch->found.extent.host_offset;
 }
 
+/* An item that lies plainly in one file need not be read to be written. */
+static void note_place(struct item *item, const struct plan_stretch *stretch)
+{
+    const struct imgtk_extent *extent = &stretch->found.extent;
+    if (extent->kind != IMGTK_EXTENT_DATA || !(extent->flags & IMGTK_EXTENT_PLAIN) || stretch->length < item->length)
+        return;
+    item->from = extent->file;
+    item->from_offset = extent->host_offset;
+}
+
 static int cut(struct conversion *conversion, struct item *item, bool *emit, struct imgtk_error *err)
 {
     struct plan_stretch stretch;
@@ -107,6 +117,7 @@ static int cut(struct conversion *conversion, struct item *item, bool *emit, str
     } else {
         item->kind = ITEM_DATA;
         status = extend_data(conversion, item, item->offset + stretch.length, err);
+        note_place(item, &stretch);
     }
     return status;
 }

@@ -5,6 +5,35 @@
 #include "imgtk/bytes.h"
 #include "zero.h"
 
+#define VIEW_MIN (64u << 10) /* what is shorter is read as fast */
+
+/* ---- Looking at data instead of reading them --------------------------------- */
+
+bool worker_look(struct worker *worker, const struct item *item)
+{
+    struct conversion *conversion = worker->conversion;
+    struct slot *slot = worker->slot;
+    if (!item->from || item->length < VIEW_MIN ||
+        !views_take(&conversion->views, item->from, item->from_offset, (size_t)item->length, &slot->view))
+        return false;
+    slot->data = slot->view.bytes;
+    if (conversion->workers > 1)
+        view_warm(&slot->view);
+    return true;
+}
+
+/* That a file lost what was being written counts more than how the writing ended, which it may have made fail. */
+int worker_look_away(struct worker *worker, int status, struct imgtk_error *err)
+{
+    struct slot *slot = worker->slot;
+    struct imgtk_error lost = IMGTK_ERROR_INIT;
+    slot->data = slot->buffer;
+    if (!views_give_back(&worker->conversion->views, &slot->view, &lost))
+        return status;
+    *err = lost;
+    return lost.status;
+}
+
 /* ---- Reading ------------------------------------------------------------ */
 
 static int read_item(struct worker *worker, const struct item *item, struct imgtk_error *err)
@@ -13,6 +42,8 @@ static int read_item(struct worker *worker, const struct item *item, struct imgt
         worker_salvage(worker, item);
         return 0;
     }
+    if (worker->slot->view.bytes)
+        return 0;
     return source_walk_read(worker->walk, worker->slot->buffer, item->length, item->offset, err);
 }
 
@@ -32,7 +63,7 @@ static int read_backing(struct worker *worker, const struct item *item, struct i
 static enum run_kind judge(const struct worker *worker, size_t start, size_t length)
 {
     const struct conversion *conversion = worker->conversion;
-    const uint8_t *bytes = worker->slot->buffer + start, *below = worker->slot->below;
+    const uint8_t *bytes = worker->slot->data + start, *below = worker->slot->below;
     if (below && memcmp(bytes, below + start, length) == 0)
         return RUN_DROP;
     if (!conversion->find_zeroes || !bytes_are_zero(bytes, length))
@@ -80,7 +111,7 @@ static int write_run(struct worker *worker, const struct item *item, const struc
     if (run->kind == RUN_ZERO)
         return target->driver->zero(target->writer, item->offset + run->start, run->length, turn, err);
     struct imgtk_write write = {
-        .buf = worker->slot->buffer + run->start, .length = run->length, .offset = item->offset + run->start, .turn = turn };
+        .buf = worker->slot->data + run->start, .length = run->length, .offset = item->offset + run->start, .turn = turn };
     return target->driver->write(target->writer, &write, err);
 }
 
@@ -89,7 +120,7 @@ int worker_read(struct worker *worker, const struct item *item, struct imgtk_err
     int status = read_item(worker, item, err);
     if (status)
         return status;
-    return convert_digest_data(worker->conversion, worker->hasher, worker->slot->buffer, item->offset, item->length, err);
+    return convert_digest_data(worker->conversion, worker->hasher, worker->slot->data, item->offset, item->length, err);
 }
 
 int worker_fill(struct worker *worker, const struct item *item, struct imgtk_error *err)
@@ -166,7 +197,7 @@ static int write_slot(struct worker *worker, struct imgtk_error *err)
     struct conversion *conversion = worker->conversion;
     const struct item item = worker->slot->item; /* the slot is somebody else's before all is done */
     struct imgtk_turn turn = { .stile = &conversion->stile, .item = item.number };
-    int status = write_kind(worker, &item, &turn, err);
+    int status = worker_look_away(worker, write_kind(worker, &item, &turn, err), err);
     if (!status)
         status = record(worker, &item, err);
     if (status)
@@ -180,8 +211,10 @@ static int write_slot(struct worker *worker, struct imgtk_error *err)
 
 static int fill_kind(struct worker *worker, const struct item *item, struct imgtk_error *err)
 {
-    if (item->kind == ITEM_DATA)
+    if (item->kind == ITEM_DATA) {
+        worker_look(worker, item);
         return worker_fill(worker, item, err);
+    }
     return item->kind == ITEM_READ ? worker_read(worker, item, err) : 0;
 }
 

@@ -12,13 +12,17 @@ struct worker {
     struct digest_hasher *hasher;    /* NULL: no digest is wanted */
 };
 
-/* Fills the buffer, and tells the digest what is in it. */
+/* The slot's data are now where they lie, in the item's file, until worker_look_away(); false: they have to be read. */
+bool worker_look(struct worker *worker, const struct item *item);
+/* After writing them, which ended with `status`. The slot's data are the buffer then. Without having looked: status. */
+int worker_look_away(struct worker *worker, int status, struct imgtk_error *err);
+/* Fills the buffer, unless the worker looks at the data, and tells the digest about them. */
 int worker_read(struct worker *worker, const struct item *item, struct imgtk_error *err);
 /* The same, and finds what there is to write of it. */
 int worker_fill(struct worker *worker, const struct item *item, struct imgtk_error *err);
 /* Fills the buffer with what can be read, and zeroes for the rest, which is told. */
 void worker_salvage(struct worker *worker, const struct item *item);
-/* Cuts `length` bytes of the buffer into runs, granule by granule, without those that need no writing. */
+/* Cuts `length` bytes of the slot's data into runs, granule by granule, without those that need no writing. */
 void worker_find_runs(struct worker *worker, size_t length);
 /* Writes the runs of an item of at most item_size. final: the turn's item ends with it. */
 int worker_write(struct worker *worker, const struct item *item, bool final, struct imgtk_turn *turn,

@@ -17,8 +17,8 @@ struct item {
     enum item_kind kind;
     uint64_t number; /* counts from 0; the order of turns */
     uint64_t offset, length;
-    struct imgtk_storage *from; /* COPY */
-    uint64_t from_offset;       /* COPY */
+    struct imgtk_storage *from; /* of COPY; of DATA, where all of it lies plainly in one file, else NULL */
+    uint64_t from_offset;
 };
 
 #endif

@@ -135,6 +135,7 @@ static bool make_slot(struct slot *slot, const struct conversion *conversion)
 {
     size_t size = conversion->item_size;
     slot->buffer = aligned_alloc(BUFFER_ALIGN, size);
+    slot->data = slot->buffer;
     slot->below = conversion->base ? aligned_alloc(BUFFER_ALIGN, size) : NULL;
     slot->runs = calloc(size / conversion->granule + 1, sizeof(*slot->runs));
     return slot->buffer && slot->runs && (slot->below || !conversion->base);

@@ -12,6 +12,7 @@
 
 #include "item.h"
 #include "resume.h"
+#include "storage/view.h"
 
 enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_FILLED, SLOT_WRITING };
 
@@ -19,6 +20,8 @@ struct slot {
     enum slot_state state; /* guarded by the lock; what follows belongs to whoever fills or writes the slot */
     struct item item;
     uint8_t *buffer; /* item_size bytes */
+    const uint8_t *data; /* what the item has: in the buffer, or in the view */
+    struct view view;
     uint8_t *below;  /* what the backing file has there; NULL: the target has none */
     struct run *runs; /* what to write of the buffer: item_size / granule of them, at least one */
     size_t run_count;

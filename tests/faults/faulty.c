@@ -11,6 +11,7 @@
  *   FAULT_CALLS  calls that count, separated by commas; unset: all below but open, lseek, fstat and close
  *   FAULT_NAMED  set: no file can be made without a name, as on a file system that has no O_TMPFILE
  *   FAULT_DELAY  microseconds that each of them takes longer
+ *   FAULT_CACHED set: what is in the page cache may be looked at there; else all has to be read
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,6 +27,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static atomic_long counter;
@@ -211,6 +213,18 @@ ssize_t __pread64_chk(int fd, void *buf, size_t length, off64_t offset, size_t r
     (void)room;
     return pread64(fd, buf, length, offset);
 }
+
+/* Asks whether something is in the page cache. */
+#define PEEKS(name) \
+    ssize_t name(int fd, const struct iovec *list, int count, off64_t offset, int flags) \
+    { \
+        REAL(ssize_t, name, int, const struct iovec *, int, off64_t, int); \
+        errno = EAGAIN; \
+        return getenv("FAULT_CACHED") ? real(fd, list, count, offset, flags) : -1; \
+    }
+
+PEEKS(preadv2)
+PEEKS(preadv64v2)
 
 ssize_t copy_file_range(int from, off64_t *in, int to, off64_t *out, size_t length, unsigned flags)
 {

@@ -232,7 +232,11 @@ struct imgtk_create {
     bool compresses;                 /* what is written is compressed though IMGTK_CREATE_COMPRESS was not set */
 };
 
-/* One piece of guest data: whole units, never all zero unless the user asked for full allocation (-S 0). */
+/*
+ * One piece of guest data: whole units, never all zero unless the user asked for full allocation (-S 0). Unless the
+ * driver compresses, others may change the bytes meanwhile (they may be the pages of a source file): what is found out
+ * about them may not be true a moment later, and no memory may depend on it.
+ */
 struct imgtk_write {
     const void *buf;
     size_t length;               /* bytes, > 0, <= 4 MiB; for place() <= 16 MiB */

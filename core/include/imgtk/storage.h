@@ -175,6 +175,14 @@ IMGTK_API int imgtk_storage_allocate(struct imgtk_storage *storage, uint64_t off
                                      struct imgtk_error *err);
 
 /*
+ * From now on conversions may write local files out of mappings of other local files, which copies the bytes once instead
+ * of twice. Where a mapped file becomes shorter meanwhile, a thread gets a SIGBUS: this installs a handler for it, so that
+ * the conversion fails with a message instead. False, and nothing is mapped: the process handles SIGBUS already, or ignores it.
+ * Called before threads are started.
+ */
+IMGTK_API bool imgtk_allow_mapping(void);
+
+/*
  * Copies without moving the bytes: shares blocks where the file system can, or
  * lets the server of a network file system copy. Sets *done to the bytes copied
  * from the beginning of the range, which may be fewer than length; 0 means that

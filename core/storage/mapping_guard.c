@@ -1,0 +1,94 @@
+#include "storage/mapping_guard.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "imgtk/storage.h"
+
+enum { RANGES = 64 };
+
+/* A handler reaches nothing but file scope, takes no lock, and runs in any thread. */
+static struct range {
+    atomic_bool taken;
+    atomic_uintptr_t start, end; /* end 0: nothing */
+    atomic_bool lost;
+} ranges[RANGES];
+static atomic_bool stands;
+static uintptr_t page_size;
+_Static_assert(ATOMIC_POINTER_LOCK_FREE == 2, "a signal handler may take no lock");
+
+/* What is gone reads as zeroes from here to the end: a file ends only once. */
+static bool replace(struct range *range, char *at)
+{
+    uintptr_t address = (uintptr_t)at, start = atomic_load(&range->start), end = atomic_load(&range->end);
+    if (address < start || address >= end)
+        return false;
+    char *page = at - address % page_size;
+    atomic_store(&range->lost, true);
+    return mmap(page, end - (uintptr_t)page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
+}
+
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+    int saved = errno;
+    bool replaced = false;
+    (void)context;
+    for (int i = 0; info->si_code > 0 && !replaced && i < RANGES; i++) /* else somebody sent it */
+        replaced = replace(&ranges[i], info->si_addr);
+    if (!replaced) { /* as it would have gone without us */
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    errno = saved;
+}
+
+bool imgtk_allow_mapping(void)
+{
+    struct sigaction action = { .sa_flags = SA_SIGINFO | SA_RESTART }, old;
+    if (sigaction(SIGBUS, NULL, &old) != 0 || (old.sa_flags & SA_SIGINFO) || old.sa_handler != SIG_DFL)
+        return mapping_guard_stands();
+    page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
+    action.sa_sigaction = on_bus_error;
+    sigemptyset(&action.sa_mask);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGBUS); /* a parent may have blocked it: then no handler would be asked */
+    if (pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0 && sigaction(SIGBUS, &action, NULL) == 0)
+        atomic_store(&stands, true);
+    return mapping_guard_stands();
+}
+
+bool mapping_guard_stands(void)
+{
+    return atomic_load_explicit(&stands, memory_order_acquire);
+}
+
+int mapping_guard_add(const void *start, size_t length)
+{
+    for (int i = 0; i < RANGES; i++) {
+        struct range *range = &ranges[i];
+        bool taken = false;
+        if (!atomic_compare_exchange_strong(&range->taken, &taken, true))
+            continue;
+        atomic_store(&range->lost, false);
+        atomic_store(&range->start, (uintptr_t)start);
+        atomic_store(&range->end, (uintptr_t)start + length);
+        return i;
+    }
+    return -1;
+}
+
+bool mapping_guard_lost(int number)
+{
+    return atomic_load(&ranges[number].lost);
+}
+
+void mapping_guard_remove(int number)
+{
+    atomic_store(&ranges[number].end, 0);
+    atomic_store(&ranges[number].taken, false);
+}
