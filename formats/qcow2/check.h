@@ -54,8 +54,6 @@ struct qcow2_references {
 int qcow2_tally_add_references(struct qcow2_tally *tally, uint64_t first, uint64_t count, struct qcow2_references what,
                                struct imgtk_error *err);
 void qcow2_tally_subtract(struct qcow2_tally *tally, uint64_t cluster);
-/* What a cluster with references is used for, whatever it was said to be used for. */
-void qcow2_tally_set_use(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use use);
 
 /* An entry is the count, shifted by two, and the use. */
 enum { QCOW2_TALLY_USE_BITS = 2, QCOW2_TALLY_USE_MASK = 3 };
@@ -113,7 +111,8 @@ struct qcow2_check_state {
     uint64_t file_size, clusters;
     struct qcow2_tally tally;
     uint64_t l1_tables;             /* whose entries were counted; the active one comes first */
-    struct qcow2_tally named;       /* L1 entries by the L2 table that they name; CLASH: it has faults (shared.c) */
+    struct qcow2_tally named;       /* L1 entries by the L2 table that they name (shared.c) */
+    struct qcow2_tally faults;      /* corruptions by the L2 table that has them */
     struct qcow2_check_worker own;  /* of the caller's thread */
     uint64_t *refcount_table;       /* host order; entries that cannot be used are 0 */
     uint64_t refcount_blocks;       /* entries of it */
@@ -192,17 +191,18 @@ struct qcow2_l2_visit {
 /* Counts what the table refers to (l2.c). *tell: there are faults. */
 int qcow2_count_l2(struct qcow2_check_state *state, struct qcow2_check_worker *worker,
                    const struct qcow2_l2_visit *visit, bool *tell, struct imgtk_error *err);
-/* Reports the faults; *faulty: there are some. */
-int qcow2_report_l2(struct qcow2_check_state *state, uint64_t l2_offset, bool *faulty, struct imgtk_error *err);
+/* Reports the faults. */
+int qcow2_report_l2(struct qcow2_check_state *state, uint64_t l2_offset, struct imgtk_error *err);
 
 /* L2 tables that several L1 entries name (shared.c). */
 int qcow2_shared_open(struct qcow2_check_state *state, struct imgtk_error *err);
 void qcow2_shared_close(struct qcow2_check_state *state); /* also when it was not opened */
 /* An entry names that table. *again: so did another, and what the table refers to is counted for this one later. */
 int qcow2_shared_name(struct qcow2_check_state *state, uint64_t l2_offset, bool *again, struct imgtk_error *err);
-/* The table has faults, which are told for each entry that names it. */
-void qcow2_shared_mark_faulty(struct qcow2_check_state *state, uint64_t l2_offset);
-bool qcow2_shared_is_faulty(const struct qcow2_check_state *state, uint64_t l2_offset);
+/* What is wrong in the table is told once, and counts for each entry that names it. */
+int qcow2_shared_keep_faults(struct qcow2_check_state *state, uint64_t l2_offset, uint64_t corruptions,
+                             struct imgtk_error *err);
+uint64_t qcow2_shared_faults(const struct qcow2_check_state *state, uint64_t l2_offset);
 /* Counts for the entries that named a table again, when all L1 tables have been read. */
 int qcow2_shared_count(struct qcow2_check_state *state, struct imgtk_error *err);
 

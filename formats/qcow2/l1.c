@@ -82,16 +82,16 @@ static int look_at_table(struct qcow2_check_state *state, struct qcow2_check_wor
     return 0;
 }
 
-/* The faults of a table that was named before are known only now: that entry may be one of the same pass. */
+/* The entry that names a table first has its faults told, and comes first here too. */
 static int report_faults(struct qcow2_check_state *state, uint64_t l2_offset, bool again, struct imgtk_error *err)
 {
-    bool faulty = false;
-    if (again && !qcow2_shared_is_faulty(state, l2_offset))
+    uint64_t before = state->result->corruptions;
+    if (again) {
+        state->result->corruptions += qcow2_shared_faults(state, l2_offset);
         return 0;
-    int status = qcow2_report_l2(state, l2_offset, &faulty, err);
-    if (faulty)
-        qcow2_shared_mark_faulty(state, l2_offset);
-    return status;
+    }
+    int status = qcow2_report_l2(state, l2_offset, err);
+    return status ? status : qcow2_shared_keep_faults(state, l2_offset, state->result->corruptions - before, err);
 }
 
 static int report_table(struct qcow2_check_state *state, void *context, uint64_t index, struct imgtk_error *err)

@@ -149,10 +149,8 @@ int qcow2_count_l2(struct qcow2_check_state *state, struct qcow2_check_worker *w
     return status;
 }
 
-int qcow2_report_l2(struct qcow2_check_state *state, uint64_t l2_offset, bool *faulty, struct imgtk_error *err)
+int qcow2_report_l2(struct qcow2_check_state *state, uint64_t l2_offset, struct imgtk_error *err)
 {
     struct walk walk = { .state = state, .worker = &state->own, .visit.l2_offset = l2_offset, .telling = true };
-    int status = go_over(&walk, err);
-    *faulty = walk.faulty;
-    return status;
+    return go_over(&walk, err);
 }

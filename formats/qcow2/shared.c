@@ -1,7 +1,7 @@
 /*
  * L2 tables that several L1 tables name, as those of snapshots do. The first entry that names a table has it gone over;
- * the others are only counted, and once all L1 tables are read, what it refers to is counted for them in one go. So the
- * cost is that of the tables, not that of the tables times the snapshots.
+ * the others are only counted, and once all L1 tables are read, what it refers to is counted for them in one go. Its
+ * faults are told once. So the cost is that of the tables, not that of the tables times the snapshots.
  */
 #include "check.h"
 
@@ -18,11 +18,15 @@ static uint64_t cluster_of(const struct qcow2_check_state *state, uint64_t l2_of
 
 int qcow2_shared_open(struct qcow2_check_state *state, struct imgtk_error *err)
 {
-    return is_wanted(state) ? qcow2_tally_open(&state->named, state->clusters, err) : 0;
+    if (!is_wanted(state))
+        return 0;
+    int status = qcow2_tally_open(&state->named, state->clusters, err);
+    return status ? status : qcow2_tally_open(&state->faults, state->clusters, err);
 }
 
 void qcow2_shared_close(struct qcow2_check_state *state)
 {
+    qcow2_tally_close(&state->faults);
     qcow2_tally_close(&state->named);
 }
 
@@ -35,15 +39,18 @@ int qcow2_shared_name(struct qcow2_check_state *state, uint64_t l2_offset, bool 
 
 /* ---- Tables with faults -------------------------------------------------------- */
 
-void qcow2_shared_mark_faulty(struct qcow2_check_state *state, uint64_t l2_offset)
+int qcow2_shared_keep_faults(struct qcow2_check_state *state, uint64_t l2_offset, uint64_t corruptions,
+                             struct imgtk_error *err)
 {
-    if (is_wanted(state))
-        qcow2_tally_set_use(&state->named, cluster_of(state, l2_offset), QCOW2_USE_CLASH);
+    if (!is_wanted(state) || corruptions == 0)
+        return 0;
+    struct qcow2_references what = { QCOW2_USE_L2, (uint32_t)imgtk_min_u64(corruptions, UINT32_MAX) };
+    return qcow2_tally_add_references(&state->faults, cluster_of(state, l2_offset), 1, what, err);
 }
 
-bool qcow2_shared_is_faulty(const struct qcow2_check_state *state, uint64_t l2_offset)
+uint64_t qcow2_shared_faults(const struct qcow2_check_state *state, uint64_t l2_offset)
 {
-    return qcow2_tally_use(&state->named, cluster_of(state, l2_offset)) == QCOW2_USE_CLASH;
+    return qcow2_tally_count(&state->faults, cluster_of(state, l2_offset));
 }
 
 /* ---- Counting for the other entries ---------------------------------------------- */
@@ -62,7 +69,7 @@ static int count_table(struct qcow2_check_state *state, struct qcow2_check_worke
     struct qcow2_l2_visit visit = { .l2_offset = cluster << state->image->geometry.cluster_bits,
                                     .times = (uint32_t)qcow2_tally_count(&state->named, cluster) - 1 };
     bool told = false;
-    (void)tell; /* the faults were told for each entry that names the table */
+    (void)tell; /* the faults were told when it was named first */
     return qcow2_count_l2(state, worker, &visit, &told, err);
 }
 

@@ -170,11 +170,3 @@ void qcow2_tally_subtract(struct qcow2_tally *tally, uint64_t cluster)
     if (entry >> QCOW2_TALLY_USE_BITS > 0)
         put(&tally->pages[cluster >> QCOW2_TALLY_PAGE_BITS], cluster % QCOW2_TALLY_PAGE, entry - (1u << QCOW2_TALLY_USE_BITS));
 }
-
-void qcow2_tally_set_use(struct qcow2_tally *tally, uint64_t cluster, enum qcow2_use use)
-{
-    uint32_t entry = qcow2_tally_entry(tally, cluster);
-    if (entry >> QCOW2_TALLY_USE_BITS > 0)
-        put(&tally->pages[cluster >> QCOW2_TALLY_PAGE_BITS], cluster % QCOW2_TALLY_PAGE,
-            (entry & ~(uint32_t)QCOW2_TALLY_USE_MASK) | (uint32_t)use);
-}

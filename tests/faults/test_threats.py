@@ -340,8 +340,11 @@ def test_no_table_is_gone_over_again_and_again(place, kind, match):
     imgtk_fails("snapshot", "-c", "name", image, match="errors: repair it", timeout=20)
 
 
-def shared_tables(path, cluster, tables, snapshots):
-    """A sound image, all of whose empty L2 tables are named by the active L1 table and by those of all snapshots."""
+def shared_tables(path, cluster, tables, snapshots, last=0):
+    """
+    An image, all of whose L2 tables are named by the active L1 table and by those of all snapshots. They are empty, but
+    for the last entry of each.
+    """
     l1, l2, entries = 4, 5 + snapshots, 5 + snapshots + tables  # clusters; one L1 table in each
     size = tables * (cluster // 8) * cluster
     names = b"".join(struct.pack(">QIHHIIQIIQQ8s", (l1 + 1 + i) * cluster, tables, 5, 1, 0, 0, 0, 0, 16, 0, size,
@@ -357,6 +360,9 @@ def shared_tables(path, cluster, tables, snapshots):
         for at, data in parts + [(l1 + i, table) for i in range(snapshots + 1)]:
             file.seek(at * cluster)
             file.write(data)
+        for at in range(tables if last else 0):
+            file.seek((l2 + at + 1) * cluster - 8)
+            file.write(struct.pack(">Q", last))
         file.truncate(len(refcounts) * cluster)
     return path
 
@@ -367,6 +373,15 @@ def test_tables_that_snapshots_share_are_not_gone_over_for_each(place):
     assert "No errors" in imgtk("check", "--untrusted", image, timeout=20).out
     imgtk("snapshot", "-d", "00007", image, timeout=20)
     assert "No errors" in imgtk("check", "-r", "all", image, timeout=20).out
+
+
+def test_faults_of_tables_that_snapshots_share_are_told_once(place):
+    image = shared_tables(place / "images/a.qcow2", 2 * MIB, 200, 1000, last=512)
+    result = imgtk("check", "--untrusted", image, code=2, timeout=20)
+    assert f"{200 * 1001} errors were found" in result.out, result
+    assert len(result.err.splitlines()) == 200 and result.err.count("is not aligned") == 200
+    small = shared_tables(place / "images/b.qcow2", 64 * KIB, 3, 2, last=512)
+    assert "9 errors were found" in imgtk("check", small, code=2).out
 
 
 @pytest.mark.unsanitized

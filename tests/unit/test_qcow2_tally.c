@@ -89,23 +89,6 @@ static void several_references_at_once(void **unused)
     }
 }
 
-static void another_use(void **unused)
-{
-    struct qcow2_tally tally;
-    (void)unused;
-    assert_int_equal(qcow2_tally_open(&tally, CLUSTERS, NULL), 0);
-    add(&tally, PLACE, 2, QCOW2_USE_L2);
-    qcow2_tally_set_use(&tally, PLACE, QCOW2_USE_CLASH);
-    qcow2_tally_set_use(&tally, PLACE + 2, QCOW2_USE_CLASH); /* without references there is no use */
-    qcow2_tally_set_use(&tally, 0, QCOW2_USE_CLASH);
-    add(&tally, PLACE, 1, QCOW2_USE_L2);
-    assert_cluster(&tally, PLACE, 2, QCOW2_USE_CLASH);
-    assert_cluster(&tally, PLACE + 1, 1, QCOW2_USE_L2);
-    assert_int_equal(qcow2_tally_entry(&tally, PLACE + 2), 0);
-    assert_int_equal(qcow2_tally_entry(&tally, 0), 0);
-    qcow2_tally_close(&tally);
-}
-
 static void taking_away_and_growing(void **unused)
 {
     struct qcow2_tally tally;
@@ -165,7 +148,6 @@ int main(void)
         cmocka_unit_test(ranges_across_pages),
         cmocka_unit_test(uses_that_exclude_each_other),
         cmocka_unit_test(several_references_at_once),
-        cmocka_unit_test(another_use),
         cmocka_unit_test(taking_away_and_growing),
         cmocka_unit_test(several_threads),
     };
