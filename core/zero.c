@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "imgtk/bytes.h"
+
 static uint64_t load64(const uint8_t *at)
 {
     uint64_t value;
@@ -11,7 +13,7 @@ static uint64_t load64(const uint8_t *at)
 }
 
 /* Tails overlap what was looked at before, which costs less than a loop over single bytes. */
-bool bytes_are_zero_portable(const void *buf, size_t length)
+bool is_zero_portable(const void *buf, size_t length)
 {
     const uint8_t *p = buf;
     if (length < 8) {
@@ -46,7 +48,7 @@ bool bytes_are_zero_portable(const void *buf, size_t length)
 #define HAS_AVX2() __builtin_cpu_supports("avx2")
 #endif
 
-__attribute__((target("avx2"))) static bool bytes_are_zero_avx2(const uint8_t *p, size_t length)
+__attribute__((target("avx2"))) static bool is_zero_avx2(const uint8_t *p, size_t length)
 {
     size_t i = 0;
     for (; i + 128 <= length; i += 128) {
@@ -57,18 +59,18 @@ __attribute__((target("avx2"))) static bool bytes_are_zero_avx2(const uint8_t *p
         if (!_mm256_testz_si256(any, any))
             return false;
     }
-    return bytes_are_zero_portable(p + i, length - i);
+    return is_zero_portable(p + i, length - i);
 }
 
-bool bytes_are_zero(const void *buf, size_t length)
+bool imgtk_is_zero(const void *buf, size_t length)
 {
     if (length >= 128 && HAS_AVX2())
-        return bytes_are_zero_avx2(buf, length);
-    return bytes_are_zero_portable(buf, length);
+        return is_zero_avx2(buf, length);
+    return is_zero_portable(buf, length);
 }
 #else
-bool bytes_are_zero(const void *buf, size_t length)
+bool imgtk_is_zero(const void *buf, size_t length)
 {
-    return bytes_are_zero_portable(buf, length);
+    return is_zero_portable(buf, length);
 }
 #endif

@@ -8,10 +8,10 @@
 
 #include "context/context.h"
 #include "image_internal.h"
+#include "imgtk/bytes.h"
 #include "reference.h"
 #include "storage/sequence.h"
 #include "storage/storage.h"
-#include "zero.h"
 
 #define PIECE (1u << 20)
 #define HOLE (64u << 10) /* zeroes that are not written: the temporary file stays sparse */
@@ -24,7 +24,7 @@ static int write_sparse(struct imgtk_storage *to, const unsigned char *buf, size
 {
     for (size_t at = 0; at < length;) {
         size_t step = length - at < HOLE ? length - at : HOLE;
-        int status = bytes_are_zero(buf + at, step) ? 0 : imgtk_storage_pwrite(to, buf + at, step, offset + at, err);
+        int status = imgtk_is_zero(buf + at, step) ? 0 : imgtk_storage_pwrite(to, buf + at, step, offset + at, err);
         if (status)
             return status;
         at += step;

@@ -159,13 +159,23 @@ static int commit(struct conversion *conversion, struct imgtk_error *err)
     return status;
 }
 
+/*
+ * At data where their files are mapped, in which others may change them at any time. One writer: nothing is compressed.
+ * What is hashed, or compared with the backing file, and written later, must be the same both times.
+ */
+static bool may_look(const struct conversion *conversion)
+{
+    const struct target *target = &conversion->target;
+    return target->one_writer && (target->driver->flags & IMGTK_DRIVER_BYTES_MAY_CHANGE) && !conversion->digest.tree &&
+           !conversion->base && !conversion->job->salvaged;
+}
+
 static int run(struct conversion *conversion, struct imgtk_error *err)
 {
     int status = set_up(conversion, err);
     if (status)
         return status;
-    /* One writer: the bytes go on as they are. A compressor may be confused by what changes under it. */
-    views_init(&conversion->views, conversion->target.one_writer && !conversion->job->salvaged);
+    views_init(&conversion->views, may_look(conversion));
     status = slots_init(&conversion->slots, conversion, err);
     if (!status)
         imgtk_workers_run(conversion->workers, work, conversion);

@@ -1,9 +1,9 @@
 /* One worker: fills slots (reads items, searches for zeroes) and writes what is in them. */
+#include <errno.h>
 #include <string.h>
 
 #include "convert_worker.h"
 #include "imgtk/bytes.h"
-#include "zero.h"
 
 #define VIEW_MIN (64u << 10) /* what is shorter is read as fast */
 
@@ -28,7 +28,7 @@ int worker_look_away(struct worker *worker, int status, struct imgtk_error *err)
     struct slot *slot = worker->slot;
     struct imgtk_error lost = IMGTK_ERROR_INIT;
     slot->data = slot->buffer;
-    if (!views_give_back(&worker->conversion->views, &slot->view, &lost))
+    if (!views_give_back(&worker->conversion->views, &slot->view, status && err->os_errno == EFAULT, &lost))
         return status;
     *err = lost;
     return lost.status;
@@ -66,7 +66,7 @@ static enum run_kind judge(const struct worker *worker, size_t start, size_t len
     const uint8_t *bytes = worker->slot->data + start, *below = worker->slot->below;
     if (below && memcmp(bytes, below + start, length) == 0)
         return RUN_DROP;
-    if (!conversion->find_zeroes || !bytes_are_zero(bytes, length))
+    if (!conversion->find_zeroes || !imgtk_is_zero(bytes, length))
         return RUN_DATA;
     return below || !conversion->target.reads_zero ? RUN_ZERO : RUN_DROP;
 }

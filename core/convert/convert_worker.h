@@ -12,7 +12,7 @@ struct worker {
     struct digest_hasher *hasher;    /* NULL: no digest is wanted */
 };
 
-/* The slot's data are now where they lie, in the item's file, until worker_look_away(); false: they have to be read. */
+/* The slot's data are now where the item's file is mapped, until worker_look_away(); false: they have to be read. */
 bool worker_look(struct worker *worker, const struct item *item);
 /* After writing them, which ended with `status`. The slot's data are the buffer then. Without having looked: status. */
 int worker_look_away(struct worker *worker, int status, struct imgtk_error *err);
@@ -27,7 +27,7 @@ void worker_find_runs(struct worker *worker, size_t length);
 /* Writes the runs of an item of at most item_size. final: the turn's item ends with it. */
 int worker_write(struct worker *worker, const struct item *item, bool final, struct imgtk_turn *turn,
                  struct imgtk_error *err);
-/* An ITEM_COPY: the kernel shares or copies it, else it goes through the buffer. */
+/* An ITEM_COPY: the kernel shares or copies it, else it is written by hand. */
 int worker_copy(struct worker *worker, const struct item *item, struct imgtk_turn *turn, struct imgtk_error *err);
 /* Whatever writing to the target failed with: which of the files it was. */
 int worker_name_target(const struct worker *worker, int status, struct imgtk_error *err);

@@ -23,7 +23,7 @@ struct slot {
     const uint8_t *data; /* what the item has: in the buffer, or in the view */
     struct view view;
     uint8_t *below;  /* what the backing file has there; NULL: the target has none */
-    struct run *runs; /* what to write of the buffer: item_size / granule of them, at least one */
+    struct run *runs; /* what to write of the data: item_size / granule of them, at least one */
     size_t run_count;
 };
 

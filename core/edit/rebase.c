@@ -7,7 +7,6 @@
 #include "jobs/plan.h"
 #include "jobs/readahead.h"
 #include "same_place.h"
-#include "zero.h"
 
 struct rebase {
     const struct imgtk_rebase *job;
@@ -56,7 +55,7 @@ static int keep_run(struct rebase *rebase, const uint8_t *bytes, size_t length, 
                     struct imgtk_error *err)
 {
     rebase->progress.copied += length;
-    if (bytes_are_zero(bytes, length))
+    if (imgtk_is_zero(bytes, length))
         return edit_zero(rebase->job->image, offset, length, err);
     return edit_write(rebase->job->image, bytes, length, offset, err);
 }

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "imgtk/bytes.h"
-#include "zero.h"
 
 #define MAX_HEIGHT 47u /* 2^63 bytes in blocks of 2^16 */
 
@@ -174,7 +173,7 @@ static int push(struct digest_hasher *hasher, struct node *nodes, size_t *count,
 static int hash_data_block(struct digest_hasher *hasher, const uint8_t *bytes, size_t length, uint8_t *out,
                            struct imgtk_error *err)
 {
-    if (!bytes_are_zero(bytes, length))
+    if (!imgtk_is_zero(bytes, length))
         return hash_block(hasher, bytes, length, out, err);
     memcpy(out, hasher->tree->zero[0], hasher->tree->digest->length);
     return 0;

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Whether imgtk_allow_mapping() was called and could be followed. All calls: any thread. */
+/* Whether the handler of imgtk_allow_mapping() is the process's, and reaches this thread. All calls: any thread. */
 bool mapping_guard_stands(void);
 /* Guards a mapping (start and length are whole pages); the number to ask with, or -1: too many are guarded already. */
 int mapping_guard_add(const void *start, size_t length);

@@ -1,6 +1,6 @@
 #include "storage/view.h"
 
-#include <inttypes.h>
+#include <errno.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -30,7 +30,8 @@ static struct file *local_file(const struct imgtk_storage *storage)
 
 void views_init(struct views *views, bool wanted)
 {
-    *views = (struct views){ .wanted = wanted && mapping_guard_stands() };
+    *views = (struct views){ .next = 0 };
+    atomic_init(&views->wanted, wanted && mapping_guard_stands());
     pthread_mutex_init(&views->lock, NULL);
 }
 
@@ -124,23 +125,27 @@ static bool is_cached(struct imgtk_storage *file, uint64_t offset, size_t length
 }
 
 /* Into the tables of this process, so that nobody waits for a page fault. */
-static bool populate(const struct view *view)
+static bool populate(struct views *views, const struct view *view)
 {
     size_t skip = (size_t)(view->offset % page_size());
     uint8_t *start = view->window->bytes + (view->offset - skip - view->window->offset);
-    return madvise(start, view->length + skip, MADV_POPULATE_READ) == 0;
+    if (madvise(start, view->length + skip, MADV_POPULATE_READ) == 0)
+        return true;
+    if (errno == EINVAL) /* before Linux 5.14 */
+        atomic_store(&views->wanted, false);
+    return false;
 }
 
 bool views_take(struct views *views, struct imgtk_storage *file, uint64_t offset, size_t length, struct view *out)
 {
-    struct file *local = views->wanted ? local_file(file) : NULL;
+    struct file *local = atomic_load_explicit(&views->wanted, memory_order_relaxed) ? local_file(file) : NULL;
     *out = (struct view){ .offset = offset, .length = length };
     if (!local || !is_cached(file, offset, length))
         return false;
     out->window = hold_window(views, file, offset, length);
     if (!out->window)
         return false;
-    if (!populate(out)) {
+    if (!populate(views, out)) {
         let_go(views, out->window);
         return false;
     }
@@ -163,14 +168,14 @@ static bool is_whole(const struct view *view)
            imgtk_range_fits(view->offset, view->length, size);
 }
 
-int views_give_back(struct views *views, struct view *view, struct imgtk_error *err)
+int views_give_back(struct views *views, struct view *view, bool gone, struct imgtk_error *err)
 {
     if (!view->bytes)
         return 0;
     int status = 0;
-    if (!is_whole(view))
-        status = imgtk_fail(err, IMGTK_ECORRUPT, "%s: what was at offset %" PRIu64 " is gone: the file was made shorter meanwhile, "
-                            "or its disk fails", imgtk_storage_name(view->window->file), view->offset);
+    if (gone || !is_whole(view))
+        status = imgtk_fail(err, IMGTK_ECORRUPT, "%s: the file was made shorter while it was read, or its disk fails",
+                            imgtk_storage_name(view->window->file));
     let_go(views, view->window);
     view->bytes = NULL;
     return status;

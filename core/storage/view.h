@@ -9,6 +9,7 @@
 #define IMGTK_CORE_STORAGE_VIEW_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "imgtk/storage.h"
 
@@ -26,7 +27,7 @@ enum { VIEW_WINDOWS = 6 };
 
 /* Those of one job. Files must outlive it. */
 struct views {
-    bool wanted; /* and possible */
+    atomic_bool wanted; /* and possible */
     pthread_mutex_t lock; /* of what follows; a leaf */
     struct view_window windows[VIEW_WINDOWS];
     unsigned next; /* the window that is given up next, if nobody looks at it */
@@ -48,7 +49,10 @@ void views_destroy(struct views *views);
 bool views_take(struct views *views, struct imgtk_storage *file, uint64_t offset, size_t length, struct view *out);
 /* Reads over all of it, so that it is in the cache that CPUs share before another one needs it. */
 void view_warm(const struct view *view);
-/* IMGTK_ECORRUPT: the file lost them meanwhile, so that what was seen is not to be trusted. Without a view: 0. Thread-safe. */
-int views_give_back(struct views *views, struct view *view, struct imgtk_error *err);
+/*
+ * IMGTK_ECORRUPT: the file lost bytes meanwhile, so that what was seen is not to be trusted. gone: somebody knows already,
+ * the kernel having refused to read them. Without a view: 0. Thread-safe.
+ */
+int views_give_back(struct views *views, struct view *view, bool gone, struct imgtk_error *err);
 
 #endif

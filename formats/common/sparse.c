@@ -1,27 +1,25 @@
 #include "sparse.h"
 
-#include <string.h>
+#include "imgtk/bytes.h"
 
 #define SKIP_MIN 16384u /* a shorter run of zeroes costs less to write than to leave out */
-
-bool sparse_is_zero(const uint8_t *bytes, size_t length)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
-}
 
 static size_t piece_at(size_t at, size_t length)
 {
     return length - at < SPARSE_PIECE ? length - at : SPARSE_PIECE;
 }
 
-/* The next stretch worth writing from *from on: up to a long run of zeroes, which it neither begins nor ends with. */
+/*
+ * The next stretch worth writing from *from on: up to a long run of zeroes, which it neither begins nor ends with; 0:
+ * there is none. Of each piece it is found out once whether it is zero, since that may change meanwhile.
+ */
 static size_t next_stretch(const uint8_t *bytes, size_t length, size_t *from)
 {
-    while (*from < length && sparse_is_zero(bytes + *from, piece_at(*from, length)))
+    while (*from < length && imgtk_is_zero(bytes + *from, piece_at(*from, length)))
         *from += piece_at(*from, length);
-    size_t end = *from;
+    size_t end = *from + piece_at(*from, length);
     for (size_t at = end; at < length && at - end < SKIP_MIN; at += piece_at(at, length))
-        if (!sparse_is_zero(bytes + at, piece_at(at, length)))
+        if (!imgtk_is_zero(bytes + at, piece_at(at, length)))
             end = at + piece_at(at, length);
     return end - *from;
 }

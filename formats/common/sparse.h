@@ -10,7 +10,6 @@
 
 #define SPARSE_PIECE 4096u /* zeroes are looked for in pieces of this size */
 
-bool sparse_is_zero(const uint8_t *bytes, size_t length); /* length > 0 */
 /* Writes all but long runs of zeroes: for storage that reads as zeroes where nothing was written. */
 int sparse_pwrite(struct imgtk_storage *file, const uint8_t *bytes, size_t length, uint64_t offset,
                   struct imgtk_error *err);

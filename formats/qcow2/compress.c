@@ -47,7 +47,7 @@ static void pack_with(struct qcow2_writer *writer, struct packed *packed, struct
     for (size_t i = 0; i < packed->input.count; i++) {
         const uint8_t *cluster = qcow2_input_cluster(&packed->input, i);
         size_t length = 0;
-        if (!qcow2_zeroes_are_data(writer) && qcow2_is_zero(cluster, cluster_size)) {
+        if (!qcow2_zeroes_are_data(writer) && imgtk_is_zero(cluster, cluster_size)) {
             packed->lengths[i] = ZERO;
         } else if (writer->skips_noise && qcow2_is_noise(cluster, cluster_size)) {
             packed->lengths[i] = STORED;

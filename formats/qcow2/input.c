@@ -4,13 +4,6 @@
 
 #include "writer.h"
 
-bool qcow2_is_zero(const uint8_t *buf, size_t length)
-{
-    static const uint8_t zero[16];
-    size_t head = length < sizeof(zero) ? length : sizeof(zero);
-    return memcmp(buf, zero, head) == 0 && memcmp(buf, buf + head, length - head) == 0;
-}
-
 int qcow2_input_init(struct qcow2_input *input, const struct qcow2_geometry *geometry, const struct imgtk_write *write,
                      struct imgtk_error *err)
 {

@@ -232,7 +232,7 @@ static const struct imgtk_driver driver = {
     .description = "QEMU copy-on-write images, versions 2 and 3",
     .version = IMGTK_VERSION,
     .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_COMPRESS | IMGTK_DRIVER_DROPS_ZEROES |
-             IMGTK_DRIVER_RESUME | IMGTK_DRIVER_STREAM_READ,
+             IMGTK_DRIVER_RESUME | IMGTK_DRIVER_STREAM_READ | IMGTK_DRIVER_BYTES_MAY_CHANGE,
     .suffixes = suffixes,
     .create_opts = qcow2_create_opts,
     .probe = qcow2_probe,

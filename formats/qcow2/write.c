@@ -20,11 +20,11 @@ uint32_t qcow2_subclusters(const struct qcow2_writer *writer, const struct qcow2
         return UINT32_MAX;
     const uint8_t *cluster = qcow2_input_cluster(input, index);
     if (!writer->geometry.extended_l2)
-        return qcow2_is_zero(cluster, input->cluster_size) ? 0 : 1;
+        return imgtk_is_zero(cluster, input->cluster_size) ? 0 : 1;
     size_t size = (size_t)1 << writer->geometry.subcluster_bits;
     uint32_t bits = 0;
     for (unsigned i = 0; i < QCOW2_SUBCLUSTERS; i++)
-        if (!qcow2_is_zero(cluster + i * size, size))
+        if (!imgtk_is_zero(cluster + i * size, size))
             bits |= UINT32_C(1) << i;
     return bits;
 }
@@ -71,7 +71,7 @@ static struct stretch find_stretch(const struct qcow2_writer *writer, const stru
     const uint8_t *cluster = qcow2_input_cluster(input, index);
     while (stretch.end > stretch.begin + BLOCK) {
         size_t block = (stretch.end - 1) / BLOCK * BLOCK;
-        if (!qcow2_is_zero(cluster + block, stretch.end - block))
+        if (!imgtk_is_zero(cluster + block, stretch.end - block))
             break;
         stretch.end = block;
     }

@@ -163,7 +163,6 @@ int qcow2_segments_init(struct qcow2_segments *segments, size_t room, struct img
 void qcow2_segments_add(struct qcow2_segments *segments, const uint8_t *from, uint64_t host, size_t length);
 int qcow2_segments_write(const struct qcow2_segments *segments, struct imgtk_storage *file, struct imgtk_error *err);
 
-bool qcow2_is_zero(const uint8_t *buf, size_t length);
 /* noise.c: whether compressing the cluster would be in vain, from a sample; a wrong yes only costs space. */
 bool qcow2_is_noise(const uint8_t *cluster, size_t size);
 

@@ -128,7 +128,7 @@ const struct imgtk_driver raw_driver = {
     .name = "raw",
     .description = "the bytes of the disk and nothing else",
     .version = IMGTK_VERSION,
-    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_NO_PROBE_WRITE |
+    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_NO_PROBE_WRITE | IMGTK_DRIVER_BYTES_MAY_CHANGE |
              IMGTK_DRIVER_FIXED_PLACES | IMGTK_DRIVER_RESUME | IMGTK_DRIVER_STREAM_READ,
     .suffixes = raw_suffixes,
     .open_opts = raw_open_opts,

@@ -33,14 +33,6 @@ static void check_copies(const struct vhdx_image *image, struct imgtk_check *che
     }
 }
 
-static bool is_zero(const uint8_t *bytes, size_t length)
-{
-    uint8_t any = 0;
-    for (size_t i = 0; i < length; i++)
-        any |= bytes[i];
-    return any == 0;
-}
-
 /* What [MS-VHDX] calls reserved in the structures that are in use. */
 static int check_reserved(struct vhdx_image *image, struct imgtk_check *check, struct imgtk_error *err)
 {
@@ -53,9 +45,9 @@ static int check_reserved(struct vhdx_image *image, struct imgtk_check *check, s
                                 err);
     if (status)
         return status;
-    if (!is_zero(header + VHDX_HEADER_RESERVED, VHDX_HEADER_SIZE - VHDX_HEADER_RESERVED))
+    if (!imgtk_is_zero(header + VHDX_HEADER_RESERVED, VHDX_HEADER_SIZE - VHDX_HEADER_RESERVED))
         report(check, "the header has reserved bits set");
-    if (!is_zero(table + VHDX_REGION_RESERVED, VHDX_REGION_ENTRIES - VHDX_REGION_RESERVED))
+    if (!imgtk_is_zero(table + VHDX_REGION_RESERVED, VHDX_REGION_ENTRIES - VHDX_REGION_RESERVED))
         report(check, "the region table has reserved bits set");
     return 0;
 }

@@ -99,11 +99,6 @@ struct packed {
     uint32_t *ends;    /* of each grain in bytes */
 };
 
-static bool is_zero(const uint8_t *data, size_t length)
-{
-    return data[0] == 0 && memcmp(data, data + 1, length - 1) == 0;
-}
-
 static int pack_all(const struct vmdk_writer *writer, struct imgtk_codec *codec, const struct imgtk_write *write,
                     struct packed *packed, uint8_t *last, struct imgtk_error *err)
 {
@@ -113,7 +108,7 @@ static int pack_all(const struct vmdk_writer *writer, struct imgtk_codec *codec,
         const uint8_t *data = buf + i * VMDK_GRAIN_SIZE;
         size_t left = write->length - i * VMDK_GRAIN_SIZE;
         packed->ends[i] = at;
-        if (!writer->zero_matters && is_zero(data, left < VMDK_GRAIN_SIZE ? left : VMDK_GRAIN_SIZE))
+        if (!writer->zero_matters && imgtk_is_zero(data, left < VMDK_GRAIN_SIZE ? left : VMDK_GRAIN_SIZE))
             continue;
         if (left < VMDK_GRAIN_SIZE) { /* the end of the disk; a stream has whole grains */
             memcpy(last, data, left);

@@ -183,7 +183,8 @@ static const struct imgtk_driver driver = {
     .name = "vmdk",
     .description = "VMware virtual disk",
     .version = IMGTK_VERSION,
-    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_COMPRESS | IMGTK_DRIVER_DROPS_ZEROES,
+    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_COMPRESS | IMGTK_DRIVER_DROPS_ZEROES |
+             IMGTK_DRIVER_BYTES_MAY_CHANGE,
     .suffixes = suffixes,
     .create_opts = vmdk_create_opts,
     .probe = vmdk_probe,

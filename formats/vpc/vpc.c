@@ -55,7 +55,8 @@ static const struct imgtk_driver driver = {
     .name = "vpc",
     .description = "VHD images: fixed, dynamic and differencing (Virtual PC, Hyper-V, Azure, XenServer)",
     .version = IMGTK_VERSION,
-    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_FIXED_PLACES, /* places: of fixed disks */
+    .flags = IMGTK_DRIVER_PARALLEL | IMGTK_DRIVER_STREAM | IMGTK_DRIVER_BYTES_MAY_CHANGE |
+             IMGTK_DRIVER_FIXED_PLACES, /* places: of fixed disks */
     .suffixes = suffixes,
     .aliases = aliases,
     .open_opts = vpc_open_opts,

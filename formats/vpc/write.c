@@ -11,7 +11,7 @@ void vpc_bitmap_fill(uint8_t bitmap[VPC_SECTOR], const uint8_t *data, size_t len
     memset(bitmap, full ? 0xff : 0, VPC_SECTOR);
     for (size_t at = 0; !full && at < length; at += SPARSE_PIECE) {
         size_t piece = length - at < SPARSE_PIECE ? length - at : SPARSE_PIECE;
-        if (!sparse_is_zero(data + at, piece))
+        if (!imgtk_is_zero(data + at, piece))
             bitmap[at / SPARSE_PIECE] = 0xff; /* a piece is 8 sectors */
     }
 }

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from imgtk_test import IMGTK, KIB, MIB, digest, environment, imgtk, make_raw, missing, qemu_img
+from imgtk_test import IMGTK, KIB, MIB, environment, execute, imgtk, make_raw, missing, qemu_img, tool
 
 pytestmark = pytest.mark.unsanitized  # a sanitizer must be the first library
 
@@ -90,17 +90,50 @@ def test_a_target_that_fails_is_told(shim, source, tmp_path, fmt):
     assert at > 8
 
 
-def test_a_source_that_is_written_meanwhile(shim, source, tmp_path):
-    """Either bytes may be there, but the image is whole, and the source is not touched."""
-    process = start(shim, tmp_path, "convert", "-O", "qcow2", source, "target", FAULT_CALLS="pwrite", FAULT_DELAY=2000)
-    with open(source, "r+b") as file:
-        while process.poll() is None:
-            file.seek(random.randrange(8 * MIB - 64 * KIB))
-            file.write(bytes(64 * KIB))
-    before = digest(source)
-    assert process.returncode == 0, process.communicate()
-    process.communicate()
-    assert "No errors" in qemu_img("check", "-f", "qcow2", tmp_path / "target").out
-    assert digest(source) == before
+TOGGLER = """
+#include <fcntl.h>
+#include <sys/mman.h>
+int main(int count, char **words)
+{
+    volatile char *bytes = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, open(words[1], O_RDWR), 0);
+    for (unsigned at = 0; count == 2; at = (at + 4096) % (1 << 20))
+        for (int i = 0; i < 2000; i++)
+            bytes[at] = (char)(i % 2 * 0xaa);
+}
+"""
 
 
+@pytest.fixture(scope="module")
+def toggler(tmp_path_factory):
+    """A program that lets the first byte of each page of a file of 1 MiB come and go."""
+    folder = tmp_path_factory.mktemp("toggler")
+    (folder / "toggler.c").write_text(TOGGLER)
+    execute([tool("gcc"), "-O1", "-o", folder / "toggler", folder / "toggler.c"])
+    return folder / "toggler"
+
+
+@pytest.mark.parametrize("words", [["-O", "qcow2"], ["-O", "vpc"], ["-O", "vdi"], ["-O", "qcow2", "-B", "base.raw", "-F", "raw"],
+                                   ["-O", "qcow2", "--verify"]], ids=["qcow2", "vpc", "vdi", "backing", "verify"])
+def test_what_is_written_meanwhile_changes_nothing_else(toggler, tmp_path, words):
+    """Of the bytes that change, any may be there; all others are what they were, and the image is sound."""
+    expected = bytearray(b"\xaa" * MIB)
+    make_raw(tmp_path / "source.raw", MIB, [(0, bytes(expected))])
+    make_raw(tmp_path / "base.raw", MIB, [(0, b"\x55" * MIB)])
+    with subprocess.Popen([toggler, tmp_path / "source.raw"]) as process:
+        try:
+            for _ in range(30):
+                imgtk("convert", "-f", "raw", *words, "source.raw", "target", cwd=tmp_path)
+                imgtk("convert", "--no-sync", "-O", "raw", "target", "back.raw", cwd=tmp_path)
+                found = bytearray((tmp_path / "back.raw").read_bytes()[:MIB])
+                found[::4096] = expected[::4096]
+                assert found == expected
+        finally:
+            process.kill()
+    if "qcow2" in words:
+        assert "No errors" in qemu_img("check", "-f", "qcow2", tmp_path / "target").out
+
+
+def test_what_the_kernel_cannot_read_is_the_sources_fault(shim, source, tmp_path):
+    env = environment(LD_PRELOAD=shim, FAULT_CACHED="yes", FAULT_CALLS="pwrite", FAULT_AT=4, FAULT_ERRNO=errno.EFAULT)
+    result = imgtk("convert", "-m", "1", "-O", "vhdx", source, tmp_path / "target", env=env, code=1)
+    assert result.err.startswith(f"imgtk: {source}: the file was made shorter"), result

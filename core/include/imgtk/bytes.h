@@ -1,6 +1,6 @@
 /*
  * Bytes from images: endian access at any alignment, and arithmetic that
- * cannot wrap. Inline, so that a parser costs no call.
+ * cannot wrap. Inline but for one, so that a parser costs no call.
  */
 #ifndef IMGTK_BYTES_H
 #define IMGTK_BYTES_H
@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "error.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -129,6 +131,12 @@ static inline bool imgtk_is_power_of_two(uint64_t value)
 {
     return value != 0 && (value & (value - 1)) == 0;
 }
+
+/*
+ * Whether all length bytes are zero; stops at the first that is not. Any alignment; length 0 is true. Each byte counts
+ * as it was when it was looked at: of bytes that others change meanwhile, no answer is wrong for those that stay.
+ */
+IMGTK_API bool imgtk_is_zero(const void *buf, size_t length);
 
 #ifdef __cplusplus
 }

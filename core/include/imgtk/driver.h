@@ -232,11 +232,7 @@ struct imgtk_create {
     bool compresses;                 /* what is written is compressed though IMGTK_CREATE_COMPRESS was not set */
 };
 
-/*
- * One piece of guest data: whole units, never all zero unless the user asked for full allocation (-S 0). Unless the
- * driver compresses, others may change the bytes meanwhile (they may be the pages of a source file): what is found out
- * about them may not be true a moment later, and no memory may depend on it.
- */
+/* One piece of guest data: whole units, never all zero unless the user asked for full allocation (-S 0). */
 struct imgtk_write {
     const void *buf;
     size_t length;               /* bytes, > 0, <= 4 MiB; for place() <= 16 MiB */
@@ -300,7 +296,10 @@ enum {
     /* Calling place() and zero() again, unit by unit, for what an interrupted writer wrote makes a new writer go on
        where it was: its places depend on the order of the units and on nothing else. create() gets
        IMGTK_CREATE_RESUME, leaves the content of the file alone and refuses options for which that does not hold. */
-    IMGTK_DRIVER_RESUME = 1u << 7
+    IMGTK_DRIVER_RESUME = 1u << 7,
+    /* write() may get the pages of a source file, which others change meanwhile, where it does not compress: it passes them
+       on, and decides once what it finds out about them (imgtk_is_zero() will do), since that may be another thing then. */
+    IMGTK_DRIVER_BYTES_MAY_CHANGE = 1u << 8
 };
 
 struct imgtk_driver {

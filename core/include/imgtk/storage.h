@@ -177,8 +177,9 @@ IMGTK_API int imgtk_storage_allocate(struct imgtk_storage *storage, uint64_t off
 /*
  * From now on conversions may write local files out of mappings of other local files, which copies the bytes once instead
  * of twice. Where a mapped file becomes shorter meanwhile, a thread gets a SIGBUS: this installs a handler for it, so that
- * the conversion fails with a message instead. False, and nothing is mapped: the process handles SIGBUS already, or ignores it.
- * Called before threads are started.
+ * the conversion fails with a message instead. False, and nothing is mapped: the process handles SIGBUS already, or ignores
+ * it. Nor is it where somebody installs another handler later, or in a conversion that begins while SIGBUS is blocked.
+ * Called before threads are started; the library must not be unloaded any more.
  */
 IMGTK_API bool imgtk_allow_mapping(void);
 
