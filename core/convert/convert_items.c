@@ -16,12 +16,17 @@ static uint64_t whole_units(const struct conversion *conversion, uint64_t offset
     return end > offset ? end - offset : 0;
 }
 
+static bool is_plain_data(const struct imgtk_extent *extent)
+{
+    return extent->kind == IMGTK_EXTENT_DATA && (extent->flags & IMGTK_EXTENT_PLAIN);
+}
+
 /* A target has data at a place that is its guest's modulo the unit, which is no smaller than copy_unit, or is that place. */
 static bool can_copy(const struct conversion *conversion, const struct plan_stretch *stretch)
 {
     const struct imgtk_extent *extent = &stretch->found.extent;
     return conversion->copy != COPY_BY_HAND && stretch->kind == PLAN_DATA && stretch->length >= COPY_MIN &&
-           extent->kind == IMGTK_EXTENT_DATA && (extent->flags & IMGTK_EXTENT_PLAIN) && storage_has_fd(extent->file) &&
+           is_plain_data(extent) && storage_has_fd(extent->file) &&
            (extent->host_offset - stretch->found.start) % conversion->copy_unit == 0;
 }
 
@@ -96,7 +101,7 @@ static void take_copy(struct item *item, const struct plan_stretch *stretch, uin
 static void note_place(struct item *item, const struct plan_stretch *stretch)
 {
     const struct imgtk_extent *extent = &stretch->found.extent;
-    if (extent->kind != IMGTK_EXTENT_DATA || !(extent->flags & IMGTK_EXTENT_PLAIN) || stretch->length < item->length)
+    if (!is_plain_data(extent) || stretch->length < item->length)
         return;
     item->from = extent->file;
     item->from_offset = extent->host_offset;
