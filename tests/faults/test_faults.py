@@ -5,12 +5,12 @@ import os
 import random
 import signal
 import subprocess
-import time
 from functools import lru_cache
 
 import pytest
-from imgtk_test import (IMGTK, KIB, MIB, assert_same_bytes, compressible, digest, environment, execute, imgtk,
+from imgtk_test import (KIB, MIB, assert_same_bytes, compressible, digest, environment, execute, imgtk,
                         imgtk_fails, make_raw, missing, qemu_img, tool)
+from slowly import start_slowly, wait_for_calls
 
 UUID = "11223344-5566-7788-99aa-bbccddeeff00"
 TARGETS = {
@@ -320,17 +320,6 @@ def test_a_target_that_is_a_folder(tmp_path):
 
 
 # ---- Killed --------------------------------------------------------------------
-
-def start_slowly(shim, folder, *words, delay=3000, calls="pwrite,copy_file_range,fsync,linkat,rename,ftruncate"):
-    env = environment(LD_PRELOAD=shim, FAULT_DELAY=delay, FAULT_CALLS=calls, FAULT_LOG=folder / "log")
-    return subprocess.Popen([IMGTK, *map(str, words)], cwd=folder, env=env, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE)
-
-
-def wait_for_calls(process, log, count):
-    while process.poll() is None and (not log.exists() or log.stat().st_size < count):
-        time.sleep(0.001)
-
 
 def stripes(folder):
     """2 MiB of data with holes, so that many calls write it."""
