@@ -100,15 +100,18 @@ void context_note(struct imgtk_context *context, const char *format, ...)
     context->note(context->note_context, line);
 }
 
-unsigned imgtk_context_workers(const struct imgtk_context *context)
+unsigned context_cpus(void)
 {
-    if (context->config.workers)
-        return context->config.workers;
     cpu_set_t cpus;
     if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0)
         return 1;
     int count = CPU_COUNT(&cpus);
     return count > 0 ? (unsigned)count : 1;
+}
+
+unsigned imgtk_context_workers(const struct imgtk_context *context)
+{
+    return context->config.workers ? context->config.workers : context_cpus();
 }
 
 unsigned context_workers(const struct imgtk_context *context, bool remote)

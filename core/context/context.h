@@ -21,6 +21,8 @@ struct imgtk_context {
     char *storage_options;      /* of all storage modules; may be NULL */
 };
 
+/* Those that this process may use, at least one. */
+unsigned context_cpus(void);
 /* How many threads a job should have: the context's number, and more of them where requests have a long way. */
 unsigned context_workers(const struct imgtk_context *context, bool remote);
 /* A line for -v; cheap when nobody listens. */

@@ -10,7 +10,7 @@
 
 /* ---- What there is to do: the lock is held ------------------------------------- */
 
-/* The filled slot of the lowest number: items wait for the turns of earlier ones. */
+/* The filled slot of the lowest number: items wait for the turns of earlier ones. Ordered, a later one does so here. */
 static struct slot *find_filled(const struct slots *slots)
 {
     struct slot *found = NULL;
@@ -19,7 +19,7 @@ static struct slot *find_filled(const struct slots *slots)
         if (slot->state == SLOT_FILLED && (!found || slot->item.number < found->item.number))
             found = slot;
     }
-    if (found && slots->max_writing == 1 && found->item.number != slots->next)
+    if (found && slots->ordered && found->item.number != slots->next)
         return NULL;
     return found;
 }
@@ -84,6 +84,7 @@ enum slot_task slots_take(struct slots *slots, struct slot **out)
     } else if (task == SLOT_WRITE) {
         (*out)->state = SLOT_WRITING;
         slots->writing++;
+        slots->next = (*out)->item.number + 1;
     } else {
         (*out)->state = SLOT_FILLING;
         slots->filling++;
@@ -117,7 +118,6 @@ void slots_written(struct slots *slots, struct slot *slot)
     pthread_mutex_lock(&slots->lock);
     slot->state = SLOT_FREE;
     slots->writing--;
-    slots->next = slot->item.number + 1;
     pthread_mutex_unlock(&slots->lock);
 }
 
@@ -148,7 +148,8 @@ int slots_init(struct slots *slots, const struct conversion *conversion, struct 
     pthread_mutex_init(&slots->lock, NULL);
     pthread_cond_init(&slots->changed, NULL);
     slots->max_filling = conversion->in_order ? 1 : conversion->workers;
-    slots->max_writing = conversion->target.one_writer ? 1 : conversion->workers;
+    slots->ordered = conversion->target.one_writer;
+    slots->max_writing = conversion->target.writers;
     slots->next = conversion->next_number;
     slots->list = calloc(count, sizeof(*slots->list));
     bool made = slots->list != NULL;

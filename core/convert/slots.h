@@ -1,9 +1,10 @@
 /*
  * The buffers of a conversion, and who does what next. Internal to core.
  *
- * A worker is not bound to one piece of the disk: it fills a slot, or writes one that another has filled. So where
- * writers of a file would only wait for each other, one of them writes what all the others read, and nobody has to be
- * woken between two writes, which takes longer than many a write.
+ * A worker is not bound to one piece of the disk: it fills a slot, or writes one that it or another has filled. So where
+ * writers of a file only wait for each other, two of them write what all of them read: while one writes the other stands
+ * ready, and nobody has to be woken between two writes, which takes longer than many a write. Where CPUs are fewer than
+ * workers, one writes.
  */
 #ifndef IMGTK_CORE_CONVERT_SLOTS_H
 #define IMGTK_CORE_CONVERT_SLOTS_H
@@ -33,8 +34,9 @@ struct slots {
     struct slot *list;
     unsigned count;
     unsigned filling, writing, waiting;  /* how many workers */
-    unsigned max_filling, max_writing;   /* max_writing 1: slots are written in the order of their items */
-    uint64_t next;                       /* the item that is written next in that order */
+    unsigned max_filling, max_writing;
+    bool ordered;                        /* writing begins in the order of the items */
+    uint64_t next;                       /* the item that is next in that order */
     bool drained;                        /* there are no more items */
     bool failed;
 };

@@ -331,6 +331,14 @@ static unsigned choose_workers(const struct target *target, const struct target_
     return workers < IMGTK_MAX_WORKERS ? workers : IMGTK_MAX_WORKERS;
 }
 
+/* Who stands ready to write needs a CPU that nobody else could use. */
+static unsigned choose_writers(const struct target *target)
+{
+    if (!target->one_writer)
+        return target->workers;
+    return target->workers > context_cpus() ? 1 : STORAGE_WRITERS;
+}
+
 static int lay_out(struct target *target, const struct target_request *request, struct imgtk_error *err)
 {
     char identity[64] = "";
@@ -370,6 +378,7 @@ static int lay_out(struct target *target, const struct target_request *request, 
     bool compresses = args.compresses || request->wish->compress;
     target->drops_zeroes = compresses && (target->driver->flags & IMGTK_DRIVER_DROPS_ZEROES);
     target->one_writer = !compresses && (imgtk_storage_flags(target->file) & IMGTK_STORAGE_ONE_WRITER);
+    target->writers = choose_writers(target);
     if (target->resume && references_have_created(target->references))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "--resume is for targets of one file");
     if (!imgtk_is_power_of_two(target->unit) || target->unit > 2u << 20)

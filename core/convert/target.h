@@ -18,7 +18,8 @@ struct target {
     bool one_writer;   /* writes only wait for each other: those of one file, unless they are compressed before */
     bool drops_zeroes; /* write() leaves out zero units by itself, and compressing makes it worth to let it */
     bool far;          /* requests to the target, or to a source, have a long way */
-    unsigned workers;  /* how many may call write() at once */
+    unsigned workers;
+    unsigned writers;  /* how many of them may call write() at once */
     struct resume *resume; /* NULL: not asked for */
     bool shares_blocks; /* the file system can share the blocks of every source file with the target */
 };

@@ -28,6 +28,7 @@ static void file_close(void *handle)
     file_new_free(file->new_file);
     close(file->fd);
     pthread_mutex_destroy(&file->lock);
+    file_append_destroy(file);
     free(file);
 }
 
@@ -92,16 +93,30 @@ static int file_pread(void *handle, void *buf, size_t length, uint64_t offset, s
     return 0;
 }
 
+static ssize_t write_at(struct file *file, const void *buf, size_t length, uint64_t offset)
+{
+    ssize_t count;
+    file_append_enter(file);
+    do
+        count = pwrite(file->fd, buf, length, (off_t)offset);
+    while (count < 0 && errno == EINTR);
+    file_append_leave(file);
+    return count;
+}
+
 int file_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, struct imgtk_error *err)
 {
     struct file *file = handle;
     const struct file_range all = { offset, length };
+    bool again = false;
     file_append_before(file, offset, length);
     while (length > 0) {
         size_t piece = (size_t)imgtk_min_u64(length, MAX_IO);
-        ssize_t count = pwrite(file->fd, buf, piece, (off_t)offset);
-        if (count < 0 && (errno == EINTR || file_append_make_room(file, errno)))
+        ssize_t count = write_at(file, buf, piece, offset);
+        if (count < 0 && !again && file_append_make_room(file, errno)) {
+            again = true;
             continue;
+        }
         if (count <= 0)
             return imgtk_fail_errno(err, count < 0 ? errno : ENOSPC, "cannot write %zu bytes at offset %" PRIu64, piece,
                                     offset);
@@ -114,16 +129,18 @@ int file_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, s
 
 static int file_truncate(void *handle, uint64_t size, struct imgtk_error *err)
 {
-    const struct file *file = handle;
+    struct file *file = handle;
     if (file->device && size > file->device_size)
         return imgtk_fail(err, IMGTK_ENOSPACE, "%" PRIu64 " bytes are needed, and the device has %" PRIu64, size,
                           file->device_size);
     if (file->device)
         return size == file->device_size ? 0 : imgtk_fail(err, IMGTK_EUNSUPPORTED, "a device cannot be resized");
     int result;
+    file_append_enter(file);
     do
         result = ftruncate(file->fd, (off_t)size);
     while (result < 0 && errno == EINTR);
+    file_append_leave(file);
     return result < 0 ? imgtk_fail_errno(err, errno, "cannot resize to %" PRIu64 " bytes", size) : 0;
 }
 

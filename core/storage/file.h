@@ -31,8 +31,9 @@ struct file_behind {
 
 /* Space for a file that is appended to; see file_append.c. */
 struct file_append {
-    bool expected;  /* this file system takes it block by block otherwise */
-    uint64_t taken; /* how far; before it begins, from where on it is worth it. The turn to write guards it */
+    bool expected;  /* this file system takes it block by block otherwise; what follows exists only then */
+    pthread_rwlock_t lock; /* held for reading by who writes to the file, for writing by who takes space or gives it back */
+    atomic_uint_least64_t taken; /* how far; before it begins, from where on it is worth it */
 };
 
 struct file {
@@ -64,12 +65,17 @@ int file_flush(void *handle, struct imgtk_error *err);
 int file_zero(void *handle, uint64_t offset, uint64_t length, uint32_t flags, struct imgtk_error *err);
 int file_allocate(void *handle, uint64_t offset, uint64_t length, struct imgtk_error *err);
 
-/* file_append.c: file_append_before() is told of each write, by whoever has the turn to write (storage.c). */
+/* file_append.c */
 void file_will_append(void *handle);
+/* Around every call that may make the file longer, which giving back space would undo. */
+void file_append_enter(struct file *file);
+void file_append_leave(struct file *file);
+/* Takes the space that a write needs, before it is entered. */
 void file_append_before(struct file *file, uint64_t offset, uint64_t length);
-/* Told why a write failed; true: there was space ahead, which is given back, so that it is worth another try. */
+/* Told why a write failed, after it was left; true: space was given back since, so that it is worth another try. */
 bool file_append_make_room(struct file *file, int os_errno);
 int file_append_end(struct file *file, struct imgtk_error *err);
+void file_append_destroy(struct file *file);
 
 /* file_behind.c: told of what was moved, it writes out and drops what is due. */
 void file_behind_init(struct file_behind *behind);

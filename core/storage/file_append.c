@@ -14,6 +14,7 @@
 
 #define FROM (UINT64_C(16) << 20) /* smaller files are written before it pays */
 #define STEP (UINT64_C(64) << 20)
+#define GIVEN_BACK UINT64_MAX /* and no more is taken */
 
 static bool counts_single_blocks(int fd)
 {
@@ -24,9 +25,33 @@ static bool counts_single_blocks(int fd)
 void file_will_append(void *handle)
 {
     struct file *file = handle;
-    file->append.expected = file->new_file && counts_single_blocks(file->fd);
-    file->append.taken = FROM;
+    struct file_append *append = &file->append;
+    if (append->expected || !file->new_file || !counts_single_blocks(file->fd))
+        return;
+    pthread_rwlock_init(&append->lock, NULL);
+    atomic_init(&append->taken, FROM);
+    append->expected = true;
 }
+
+void file_append_destroy(struct file *file)
+{
+    if (file->append.expected)
+        pthread_rwlock_destroy(&file->append.lock);
+}
+
+void file_append_enter(struct file *file)
+{
+    if (file->append.expected)
+        pthread_rwlock_rdlock(&file->append.lock);
+}
+
+void file_append_leave(struct file *file)
+{
+    if (file->append.expected)
+        pthread_rwlock_unlock(&file->append.lock);
+}
+
+/* ---- The lock is held for writing, or nobody else is there ----------------------- */
 
 static int give_back(struct file *file, struct imgtk_error *err)
 {
@@ -56,26 +81,42 @@ static bool take_step(struct file *file, uint64_t offset)
     return result == 0;
 }
 
+/* ---- For the writers --------------------------------------------------------------- */
+
+static uint64_t taken(const struct file_append *append)
+{
+    return atomic_load_explicit(&append->taken, memory_order_relaxed);
+}
+
 void file_append_before(struct file *file, uint64_t offset, uint64_t length)
 {
     struct file_append *append = &file->append;
-    if (!append->expected || offset + length <= append->taken)
+    if (!append->expected || offset + length <= taken(append))
         return;
-    uint64_t from = offset > append->taken ? offset : append->taken;
-    append->taken = take_step(file, from) ? from + STEP : UINT64_MAX;
+    pthread_rwlock_wrlock(&append->lock);
+    if (offset + length > taken(append)) {
+        uint64_t from = offset > taken(append) ? offset : taken(append);
+        atomic_store(&append->taken, take_step(file, from) ? from + STEP : GIVEN_BACK);
+    }
+    pthread_rwlock_unlock(&append->lock);
 }
 
 bool file_append_make_room(struct file *file, int os_errno)
 {
     struct file_append *append = &file->append;
-    bool holds = append->expected && append->taken != FROM && append->taken != UINT64_MAX;
-    if (!holds || (os_errno != ENOSPC && os_errno != EDQUOT))
+    if (!append->expected || (os_errno != ENOSPC && os_errno != EDQUOT))
         return false;
-    append->taken = UINT64_MAX;
-    return give_back(file, NULL) == 0;
+    pthread_rwlock_wrlock(&append->lock);
+    bool made = taken(append) == GIVEN_BACK;
+    if (!made && taken(append) != FROM) {
+        made = give_back(file, NULL) == 0;
+        atomic_store(&append->taken, GIVEN_BACK);
+    }
+    pthread_rwlock_unlock(&append->lock);
+    return made;
 }
 
 int file_append_end(struct file *file, struct imgtk_error *err)
 {
-    return file->append.expected && file->append.taken != FROM ? give_back(file, err) : 0;
+    return file->append.expected && taken(&file->append) != FROM ? give_back(file, err) : 0;
 }

@@ -25,9 +25,11 @@ static int try_fallocate(struct file *file, int mode, atomic_bool *refused, uint
     if (length == 0 || atomic_load_explicit(refused, memory_order_relaxed))
         return 0;
     int result;
+    file_append_enter(file);
     do
         result = fallocate(file->fd, mode, (off_t)offset, (off_t)length);
     while (result < 0 && errno == EINTR);
+    file_append_leave(file);
     *done = result == 0;
     if (result < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EIO || errno == EFBIG))
         return imgtk_fail_errno(err, errno, "cannot zero %" PRIu64 " bytes at offset %" PRIu64, length, offset);

@@ -1,5 +1,6 @@
 #include "storage/storage.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,14 +21,14 @@ static struct imgtk_storage *new_storage(const char *name)
         return NULL;
     }
     if (storage)
-        pthread_mutex_init(&storage->writer, NULL);
+        sem_init(&storage->writers, 0, STORAGE_WRITERS);
     return storage;
 }
 
 static void free_storage(struct imgtk_storage *storage)
 {
     sequence_free(storage->sequence);
-    pthread_mutex_destroy(&storage->writer);
+    sem_destroy(&storage->writers);
     free(storage->name);
     free(storage);
 }
@@ -210,13 +211,14 @@ static int check_writable(struct imgtk_storage *storage, uint64_t offset, uint64
 void storage_begin_write(struct imgtk_storage *storage)
 {
     if (storage->flags & IMGTK_STORAGE_ONE_WRITER)
-        pthread_mutex_lock(&storage->writer);
+        while (sem_wait(&storage->writers) < 0 && errno == EINTR)
+            ;
 }
 
 void storage_end_write(struct imgtk_storage *storage)
 {
     if (storage->flags & IMGTK_STORAGE_ONE_WRITER)
-        pthread_mutex_unlock(&storage->writer);
+        sem_post(&storage->writers);
 }
 
 int imgtk_storage_pwrite(struct imgtk_storage *storage, const void *buf, size_t length, uint64_t offset,

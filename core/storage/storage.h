@@ -3,7 +3,7 @@
 #define IMGTK_CORE_STORAGE_H
 
 #include <limits.h>
-#include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 
@@ -23,7 +23,7 @@ struct imgtk_storage {
     struct output_share output;
     struct metadata_meter *metadata; /* NULL: reading is not counted */
     struct sequence *sequence; /* of a sequential storage, else NULL */
-    pthread_mutex_t writer; /* held around the writes of a ONE_WRITER storage; a leaf */
+    sem_t writers; /* of a ONE_WRITER storage: how many more may begin to write */
     /* The sources that blocks cannot be shared with, or that no server copies from; compared, never followed. */
     _Atomic(const struct imgtk_storage *) no_reflink_from;
     _Atomic(const struct imgtk_storage *) no_copy_from;
@@ -47,6 +47,12 @@ bool storage_is_on_server(const struct imgtk_storage *storage);
 
 /* Whether imgtk_storage_copy() may still work between the two: it was not refused yet but for single ranges. */
 bool storage_may_copy(const struct imgtk_storage *from, const struct imgtk_storage *to);
+
+/*
+ * How many at a time write to a ONE_WRITER storage: one does, and the other waits for it in the kernel, awake, which is
+ * sooner there than whoever has to be woken. More of them would only keep CPUs busy.
+ */
+#define STORAGE_WRITERS 2u
 
 /* Around every call that writes bulk data to the storage. */
 void storage_begin_write(struct imgtk_storage *storage);

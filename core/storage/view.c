@@ -13,7 +13,8 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-#define WINDOW_SIZE (4u << 20) /* mapping and unmapping cost little beside that, and it counts as memory of the process */
+#define WINDOW_SIZE (64u << 20) /* mapping and unmapping, during which nobody else can look, are rare then */
+#define MAPPED_AROUND (64u << 10) /* with a page the kernel maps what it has of such a block of addresses */
 #define CACHE_LINE 64u
 
 static uint64_t page_size(void)
@@ -124,12 +125,21 @@ static bool is_cached(struct imgtk_storage *file, uint64_t offset, size_t length
     return preadv2(file->ops.fd(file->handle), &one, 1, (off_t)(offset + length - 1), RWF_NOWAIT) == 1;
 }
 
+/* About the view, and what else is mapped of blocks of `unit` bytes that it touches. */
+static int advise(const struct view *view, uint64_t unit, int advice)
+{
+    uintptr_t first = (uintptr_t)view->window->bytes, end = first + view->window->length;
+    uintptr_t at = first + (uintptr_t)(view->offset - view->window->offset);
+    uintptr_t from = (uintptr_t)imgtk_round_down(at, unit), to = (uintptr_t)imgtk_round_up(at + view->length, unit);
+    if (from < first)
+        from = first;
+    return madvise((void *)from, (to < end ? to : end) - from, advice);
+}
+
 /* Into the tables of this process, so that nobody waits for a page fault. */
 static bool populate(struct views *views, const struct view *view)
 {
-    size_t skip = (size_t)(view->offset % page_size());
-    uint8_t *start = view->window->bytes + (view->offset - skip - view->window->offset);
-    if (madvise(start, view->length + skip, MADV_POPULATE_READ) == 0)
+    if (advise(view, page_size(), MADV_POPULATE_READ) == 0)
         return true;
     if (errno == EINVAL) /* before Linux 5.14 */
         atomic_store(&views->wanted, false);
@@ -176,6 +186,7 @@ int views_give_back(struct views *views, struct view *view, bool gone, struct im
     if (gone || !is_whole(view))
         status = imgtk_fail(err, IMGTK_ECORRUPT, "%s: the file was made shorter while it was read, or its disk fails",
                             imgtk_storage_name(view->window->file));
+    advise(view, MAPPED_AROUND, MADV_DONTNEED); /* memory of the process, as it counts; what a neighbour needs comes back */
     let_go(views, view->window);
     view->bytes = NULL;
     return status;

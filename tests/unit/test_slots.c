@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -15,8 +17,10 @@
 struct crowd {
     struct slots slots;
     atomic_uint next_item, fillers, writers, most_fillers, most_writers, written;
+    atomic_bool skipped; /* an item's writing began while two or more before it were not written */
     uint64_t order[ITEMS]; /* in which items were written */
     uint64_t fail_at;      /* the item whose writer fails; ITEMS: none */
+    bool meet;             /* the first writer waits for a second one */
 };
 
 static void enter(atomic_uint *inside, atomic_uint *most)
@@ -39,9 +43,20 @@ static void fill(struct crowd *crowd, struct slot *slot)
         slots_drained(&crowd->slots, slot);
 }
 
+/* A while, then the test fails. */
+static void wait_for_second(struct crowd *crowd)
+{
+    for (int i = 0; i < 1000 && atomic_load(&crowd->most_writers) < 2; i++)
+        usleep(10000);
+}
+
 static void write_out(struct crowd *crowd, struct slot *slot)
 {
     enter(&crowd->writers, &crowd->most_writers);
+    if (atomic_load(&crowd->written) + 1 < slot->item.number)
+        crowd->skipped = true;
+    if (crowd->meet && slot->item.number == 0)
+        wait_for_second(crowd);
     if (slot->buffer[0] == (uint8_t)slot->item.number)
         crowd->order[atomic_fetch_add(&crowd->written, 1)] = slot->item.number;
     atomic_fetch_sub(&crowd->writers, 1);
@@ -64,13 +79,13 @@ static void *work(void *context)
 }
 
 /* Ends when every thread has left. */
-static void run_crowd(struct crowd *crowd, bool one_writer, bool in_order, uint64_t fail_at)
+static void run_crowd(struct crowd *crowd, unsigned writers, bool in_order, uint64_t fail_at)
 {
     static struct conversion conversion;
     pthread_t threads[THREADS];
     conversion = (struct conversion){ .workers = THREADS, .item_size = 4096, .granule = 4096, .in_order = in_order,
-                                      .target.one_writer = one_writer };
-    *crowd = (struct crowd){ .fail_at = fail_at };
+                                      .target = { .one_writer = writers < THREADS, .writers = writers } };
+    *crowd = (struct crowd){ .fail_at = fail_at, .meet = writers > 1 };
     assert_int_equal(slots_init(&crowd->slots, &conversion, NULL), 0);
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, work, crowd), 0);
@@ -83,31 +98,47 @@ static void one_writer_writes_in_order(void **state)
 {
     (void)state;
     static struct crowd crowd;
-    run_crowd(&crowd, true, false, ITEMS);
+    run_crowd(&crowd, 1, false, ITEMS);
     assert_int_equal(crowd.most_writers, 1);
     assert_int_equal(crowd.written, ITEMS);
     for (unsigned i = 0; i < ITEMS; i++)
         assert_int_equal(crowd.order[i], i);
 }
 
+static void check_nothing_left_out(const struct crowd *crowd)
+{
+    static bool seen[ITEMS];
+    memset(seen, 0, sizeof(seen));
+    assert_int_equal(crowd->written, ITEMS);
+    for (unsigned i = 0; i < ITEMS; i++) {
+        assert_false(seen[crowd->order[i]]);
+        seen[crowd->order[i]] = true;
+    }
+}
+
+static void two_writers_begin_in_order(void **state)
+{
+    (void)state;
+    static struct crowd crowd;
+    run_crowd(&crowd, 2, false, ITEMS);
+    assert_int_equal(crowd.most_writers, 2);
+    assert_false(crowd.skipped);
+    check_nothing_left_out(&crowd);
+}
+
 static void several_writers_leave_nothing_out(void **state)
 {
     (void)state;
     static struct crowd crowd;
-    static bool seen[ITEMS];
-    run_crowd(&crowd, false, false, ITEMS);
-    assert_int_equal(crowd.written, ITEMS);
-    for (unsigned i = 0; i < ITEMS; i++) {
-        assert_false(seen[crowd.order[i]]);
-        seen[crowd.order[i]] = true;
-    }
+    run_crowd(&crowd, THREADS, false, ITEMS);
+    check_nothing_left_out(&crowd);
 }
 
 static void what_is_read_as_it_comes_has_one_reader(void **state)
 {
     (void)state;
     static struct crowd crowd;
-    run_crowd(&crowd, false, true, ITEMS);
+    run_crowd(&crowd, THREADS, true, ITEMS);
     assert_int_equal(crowd.most_fillers, 1);
     assert_int_equal(crowd.written, ITEMS);
 }
@@ -116,7 +147,7 @@ static void all_leave_when_one_fails(void **state)
 {
     (void)state;
     static struct crowd crowd;
-    run_crowd(&crowd, true, false, ITEMS / 2);
+    run_crowd(&crowd, 1, false, ITEMS / 2);
     assert_int_equal(crowd.written, ITEMS / 2 + 1);
 }
 
@@ -124,6 +155,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_writer_writes_in_order),
+        cmocka_unit_test(two_writers_begin_in_order),
         cmocka_unit_test(several_writers_leave_nothing_out),
         cmocka_unit_test(what_is_read_as_it_comes_has_one_reader),
         cmocka_unit_test(all_leave_when_one_fails),

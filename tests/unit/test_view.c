@@ -7,7 +7,9 @@
 #include "storages.h"
 
 #define PAGE 4096u
-#define SIZE (9u << 20) /* more than two windows */
+#define SIZE (9u << 20)
+#define WINDOW (64u << 20)
+#define LONG_SIZE (WINDOW + SIZE)
 
 static uint8_t pattern(uint64_t at)
 {
@@ -16,7 +18,7 @@ static uint8_t pattern(uint64_t at)
 
 static const char *make_file(uint64_t size)
 {
-    static uint8_t bytes[SIZE];
+    static uint8_t bytes[LONG_SIZE];
     const char *path = scratch_path(&scratch, "file");
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     assert_true(fd >= 0);
@@ -71,11 +73,11 @@ static void check_bytes(const struct view *view)
 static void views_show_the_files_bytes(void **state)
 {
     static const struct { uint64_t offset; size_t length; } cases[] = {
-        { 0, 1 }, { 0, PAGE }, { 1, PAGE }, { 512, 1u << 20 }, { (4u << 20) - 512, 1024 }, { SIZE - 700, 700 }, { 3 * PAGE, 1u << 19 } };
+        { 0, 1 }, { 0, PAGE }, { 1, PAGE }, { 512, 1u << 20 }, { WINDOW - 512, 1024 }, { LONG_SIZE - 700, 700 }, { 3 * PAGE, 1u << 19 } };
     struct views views;
     (void)state;
     need_mapping();
-    struct imgtk_storage *file = open_storage(make_file(SIZE), 0);
+    struct imgtk_storage *file = open_storage(make_file(LONG_SIZE), 0);
     views_init(&views, true);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct view view;
@@ -104,6 +106,42 @@ static void neighbours_share_a_window(void **state)
     views_give_back(&views, &first, false, NULL);
     check_bytes(&second);
     views_give_back(&views, &second, false, NULL);
+    views_destroy(&views);
+    imgtk_storage_close(file);
+}
+
+/* How many pages of a window this process's tables hold. */
+static size_t mapped_pages(const struct view_window *window)
+{
+    static uint64_t entries[WINDOW / PAGE];
+    size_t count = window->length / PAGE, mapped = 0;
+    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, entries, count * 8, (off_t)((uintptr_t)window->bytes / PAGE * 8)), count * 8);
+    close(fd);
+    for (size_t i = 0; i < count; i++)
+        mapped += entries[i] >> 63;
+    return mapped;
+}
+
+/* Else a window would count as this process's memory. */
+static void what_was_looked_at_takes_no_memory(void **state)
+{
+    struct views views;
+    struct view view, neighbour;
+    (void)state;
+    need_mapping();
+    struct imgtk_storage *file = open_storage(make_file(SIZE), 0);
+    views_init(&views, true);
+    assert_true(views_take(&views, file, 5 * PAGE, (8u << 20) - 5 * PAGE + 1, &view));
+    assert_true(views_take(&views, file, 8u << 20, 100, &neighbour));
+    assert_ptr_equal(neighbour.window, view.window);
+    check_bytes(&view);
+    assert_in_range(mapped_pages(view.window), (8u << 20) / PAGE - 5, SIZE / PAGE);
+    views_give_back(&views, &view, false, NULL);
+    assert_int_equal(mapped_pages(neighbour.window), 0);
+    check_bytes(&neighbour); /* of whose page the other one had a part */
+    views_give_back(&views, &neighbour, false, NULL);
     views_destroy(&views);
     imgtk_storage_close(file);
 }
@@ -291,6 +329,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_handler_of_the_process_stays, set_up, tear_down),
         cmocka_unit_test_setup_teardown(views_show_the_files_bytes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(neighbours_share_a_window, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_looked_at_takes_no_memory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(there_are_only_so_many_windows, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_seen_is_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_file_that_is_cut_is_told, set_up, tear_down),

@@ -33,7 +33,7 @@ enum {
     IMGTK_STORAGE_FIXED_SIZE = 1u << 3,   /* a device or export: cannot grow or shrink */
     IMGTK_STORAGE_HAS_EXTENTS = 1u << 4,  /* extent() tells holes */
     IMGTK_STORAGE_REMOTE = 1u << 5,       /* every request is a round trip: more workers than CPUs help */
-    /* Writers exclude each other in the kernel, which spins: core lets them in one by one (regular files). */
+    /* Writers exclude each other in the kernel, which spins: core lets in two of them, so that one waits (regular files). */
     IMGTK_STORAGE_ONE_WRITER = 1u << 6,
     IMGTK_STORAGE_TELLS_DEPTH = 1u << 7   /* depth() tells more than that all is the storage's own */
 };
