@@ -13,8 +13,8 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-#define WINDOW_SIZE (64u << 20) /* mapping and unmapping, during which nobody else can look, are rare then */
-#define MAPPED_AROUND (64u << 10) /* with a page the kernel maps what it has of such a block of addresses */
+#define WINDOW_SIZE (32u << 20) /* mapping and unmapping, during which nobody else can look, are rare then */
+#define MAPPED_AROUND (64u << 10) /* with a page the kernel maps what it has of such a block of addresses, or more */
 #define CACHE_LINE 64u
 
 static uint64_t page_size(void)
@@ -110,10 +110,12 @@ static struct view_window *hold_window(struct views *views, struct imgtk_storage
     return window;
 }
 
+/* What was mapped beyond the views goes with the last of them. */
 static void let_go(struct views *views, struct view_window *window)
 {
     pthread_mutex_lock(&views->lock);
-    window->views--;
+    if (--window->views == 0)
+        madvise(window->bytes, window->length, MADV_DONTNEED);
     pthread_mutex_unlock(&views->lock);
 }
 

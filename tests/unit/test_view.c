@@ -8,7 +8,8 @@
 
 #define PAGE 4096u
 #define SIZE (9u << 20)
-#define WINDOW (64u << 20)
+#define WINDOW (32u << 20)
+#define LARGE_FOLIO (2u << 20) /* what Linux may map for a single page, from 6.18 on */
 #define LONG_SIZE (WINDOW + SIZE)
 
 static uint8_t pattern(uint64_t at)
@@ -139,9 +140,10 @@ static void what_was_looked_at_takes_no_memory(void **state)
     check_bytes(&view);
     assert_in_range(mapped_pages(view.window), (8u << 20) / PAGE - 5, SIZE / PAGE);
     views_give_back(&views, &view, false, NULL);
-    assert_int_equal(mapped_pages(neighbour.window), 0);
+    assert_true(mapped_pages(neighbour.window) <= LARGE_FOLIO / PAGE);
     check_bytes(&neighbour); /* of whose page the other one had a part */
     views_give_back(&views, &neighbour, false, NULL);
+    assert_int_equal(mapped_pages(&views.windows[0]), 0);
     views_destroy(&views);
     imgtk_storage_close(file);
 }
