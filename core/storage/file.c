@@ -113,12 +113,13 @@ int file_pwrite(void *handle, const void *buf, size_t length, uint64_t offset, s
     while (length > 0) {
         size_t piece = (size_t)imgtk_min_u64(length, MAX_IO);
         ssize_t count = write_at(file, buf, piece, offset);
-        if (count < 0 && !again && file_append_make_room(file, errno)) {
+        int os_errno = count < 0 ? errno : ENOSPC;
+        if (count < 0 && !again && file_append_make_room(file, os_errno)) {
             again = true;
             continue;
         }
         if (count <= 0)
-            return imgtk_fail_errno(err, count < 0 ? errno : ENOSPC, "cannot write %zu bytes at offset %" PRIu64, piece,
+            return imgtk_fail_errno(err, os_errno, "cannot write %zu bytes at offset %" PRIu64, piece,
                                     offset);
         buf = (const char *)buf + count;
         offset += (uint64_t)count;
