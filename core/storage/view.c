@@ -14,7 +14,7 @@
 #endif
 
 #define WINDOW_SIZE (32u << 20) /* mapping and unmapping, during which nobody else can look, are rare then */
-#define MAPPED_AROUND (64u << 10) /* with a page the kernel maps what it has of such a block of addresses, or more */
+#define LOOKED_AT (4u << 20) /* so much stays in the tables behind a view: taking out its neighbours' pages delays who reads on */
 #define CACHE_LINE 64u
 
 static uint64_t page_size(void)
@@ -79,6 +79,7 @@ static bool map(struct view_window *window, struct imgtk_storage *file, uint64_t
     window->file = file;
     window->bytes = bytes;
     window->offset = start;
+    window->forgotten = 0;
     return true;
 }
 
@@ -110,12 +111,28 @@ static struct view_window *hold_window(struct views *views, struct imgtk_storage
     return window;
 }
 
-/* What was mapped beyond the views goes with the last of them. */
-static void let_go(struct views *views, struct view_window *window)
+/*
+ * Out of the tables of this process, of whose memory it counts as a part, goes what lies well behind the view; with the
+ * last view all does. A view in there gets its pages back when they are touched.
+ */
+static void forget(struct view_window *window, uint64_t offset)
 {
-    pthread_mutex_lock(&views->lock);
-    if (--window->views == 0)
+    size_t at = (size_t)(imgtk_round_down(offset, page_size()) - window->offset), start = window->forgotten;
+    if (window->views == 0) {
         madvise(window->bytes, window->length, MADV_DONTNEED);
+        window->forgotten = 0;
+    } else if (at >= start + 2 * LOOKED_AT) {
+        window->forgotten = at - LOOKED_AT;
+        madvise(window->bytes + start, window->forgotten - start, MADV_DONTNEED);
+    }
+}
+
+static void let_go(struct views *views, const struct view *view)
+{
+    struct view_window *window = view->window;
+    pthread_mutex_lock(&views->lock);
+    window->views--;
+    forget(window, view->offset);
     pthread_mutex_unlock(&views->lock);
 }
 
@@ -127,21 +144,12 @@ static bool is_cached(struct imgtk_storage *file, uint64_t offset, size_t length
     return preadv2(file->ops.fd(file->handle), &one, 1, (off_t)(offset + length - 1), RWF_NOWAIT) == 1;
 }
 
-/* About the view, and what else is mapped of blocks of `unit` bytes that it touches. */
-static int advise(const struct view *view, uint64_t unit, int advice)
-{
-    uintptr_t first = (uintptr_t)view->window->bytes, end = first + view->window->length;
-    uintptr_t at = first + (uintptr_t)(view->offset - view->window->offset);
-    uintptr_t from = (uintptr_t)imgtk_round_down(at, unit), to = (uintptr_t)imgtk_round_up(at + view->length, unit);
-    if (from < first)
-        from = first;
-    return madvise((void *)from, (to < end ? to : end) - from, advice);
-}
-
 /* Into the tables of this process, so that nobody waits for a page fault. */
 static bool populate(struct views *views, const struct view *view)
 {
-    if (advise(view, page_size(), MADV_POPULATE_READ) == 0)
+    size_t skip = (size_t)(view->offset % page_size());
+    uint8_t *start = view->window->bytes + (view->offset - skip - view->window->offset);
+    if (madvise(start, view->length + skip, MADV_POPULATE_READ) == 0)
         return true;
     if (errno == EINVAL) /* before Linux 5.14 */
         atomic_store(&views->wanted, false);
@@ -158,7 +166,7 @@ bool views_take(struct views *views, struct imgtk_storage *file, uint64_t offset
     if (!out->window)
         return false;
     if (!populate(views, out)) {
-        let_go(views, out->window);
+        let_go(views, out);
         return false;
     }
     out->bytes = out->window->bytes + (offset - out->window->offset);
@@ -188,8 +196,7 @@ int views_give_back(struct views *views, struct view *view, bool gone, struct im
     if (gone || !is_whole(view))
         status = imgtk_fail(err, IMGTK_ECORRUPT, "%s: the file was made shorter while it was read, or its disk fails",
                             imgtk_storage_name(view->window->file));
-    advise(view, MAPPED_AROUND, MADV_DONTNEED); /* memory of the process, as it counts; what a neighbour needs comes back */
-    let_go(views, view->window);
+    let_go(views, view);
     view->bytes = NULL;
     return status;
 }

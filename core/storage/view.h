@@ -21,6 +21,7 @@ struct view_window {
     size_t length;
     int guard;       /* its number, see mapping_guard.h */
     unsigned views;  /* how many look at it */
+    size_t forgotten; /* its beginning that is not in the tables of the process, but for what was touched since */
 };
 
 enum { VIEW_WINDOWS = 6 };
