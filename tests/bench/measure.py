@@ -12,7 +12,7 @@ from inputs import ENV, qemu_img
 
 TOUCH_FROM = 256 << 20  # outputs below this do not depend on where their pages come from
 
-# In a process of its own: what a child is said to have needed begins with what its parent held when it was started.
+# In a process of its own, whose memory is free again at once.
 TOUCH = """
 import mmap, sys
 with mmap.mmap(-1, int(sys.argv[1])) as memory:
@@ -66,7 +66,7 @@ def next_data(file, at):
 
 
 def run_once(command, out, folder, size=0, keep=False):
-    """Seconds, CPU seconds and peak memory (KiB) of one run. An output that goes at once never has to be brought to the disk."""
+    """Seconds and CPU seconds of one run. An output that goes at once never has to be brought to the disk."""
     words = [word.replace("{out}", str(out)).replace("{in}", str(folder)) for word in command.split()]
     out.unlink(missing_ok=True)
     settle(size)
@@ -79,7 +79,19 @@ def run_once(command, out, folder, size=0, keep=False):
         out.unlink(missing_ok=True)
     if process.returncode:
         sys.exit(f"{command}: exit {process.returncode}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+    return seconds, usage.ru_utime + usage.ru_stime
+
+
+def run_weighed(command, out, folder):
+    """
+    The same, the output kept, and peak memory (KiB). What a process is said to have needed begins with what its parent
+    held when it was started, so the parent is time(1), which is small.
+    """
+    weight = folder / "peak"
+    used = run_once(f"/usr/bin/time --format %M --output {weight} {command}", out, folder, keep=True)
+    peak = int(weight.read_text())
+    weight.unlink()
+    return used, peak
 
 
 def file_size(path):
@@ -90,11 +102,15 @@ def occupied(path):
     return path.stat().st_blocks * 512 if path.exists() else 0
 
 
+def installed(row):
+    """Those of a row's peers that are installed."""
+    return [peer for peer in row.peers if shutil.which(peer.split()[0])]
+
+
 def all_peers(row, newer):
     """Those that are installed; `newer`: other builds of qemu-img that run too, as the last qemu-img of the row does."""
-    peers = [peer for peer in row.peers if shutil.which(peer.split()[0])]
     same = [peer for peer in row.peers if peer.startswith("qemu-img")][-1:]
-    return peers + [peer.replace("qemu-img", path, 1) for path in newer for peer in same]
+    return installed(row) + [peer.replace("qemu-img", path, 1) for path in newer for peer in same]
 
 
 def run_pairs(pairs, ours, theirs, folder, size):
@@ -113,7 +129,9 @@ def measure(row, pairs, folder, inputs, newer=()):
     mine_out, peer_out = folder / "mine.out", folder / "peer.out"
     peers = all_peers(row, newer)
     best = min(peers, key=lambda peer: run_once(peer, peer_out, folder)[0]) if pairs > 1 else peers[0]
-    peer, mine = [run_once(best, peer_out, folder, keep=True)], [run_once(row.mine, mine_out, folder, keep=True)]
+    peer = [run_once(best, peer_out, folder, keep=True)]
+    used, peak = run_weighed(row.mine, mine_out, folder)
+    mine = [used]
     if row.form:
         qemu_img("compare", "-f", row.form, "-F", row.form, mine_out, peer_out)
     sizes, size = (file_size(mine_out), file_size(peer_out)), occupied(peer_out)
@@ -123,7 +141,7 @@ def measure(row, pairs, folder, inputs, newer=()):
         mine, peer = run_pairs(pairs, (row.mine, mine_out), (best, peer_out), folder, size)
     ratios = [theirs[0] / ours[0] for ours, theirs in zip(mine, peer)]
     cpu = statistics.median(theirs[1] / max(ours[1], 1e-6) for ours, theirs in zip(mine, peer))
-    return Result(best, ratios, statistics.median(run[0] for run in mine), cpu, max(run[2] for run in mine), sizes)
+    return Result(best, ratios, statistics.median(run[0] for run in mine), cpu, peak, sizes)
 
 
 class Mounted:

@@ -75,6 +75,8 @@ def look_rows(inputs):
         same_command_row("map, 1 TiB with all metadata", 20, f"map --output=json {inputs['metadata1t.qcow2']}"),
         same_command_row("map, 15 TiB with all metadata", 20, f"map --output=json {inputs['metadata15t.qcow2']}"),
         same_command_row("map, a million fragments, JSON", 5, f"map --output=json {inputs['fragmented4k.qcow2']}"),
+        Row("map, a million fragments, JSON lines", 2, f"{IMGTK} map --output=jsonl {inputs['fragmented4k.qcow2']}",
+            [f"go-qcow2reader-example map {inputs['fragmented4k.qcow2']}"]),
         same_command_row("check of the OS image", 2, f"check {inputs['plain.qcow2']}"),
         same_command_row("compare of the OS image", 2, f"compare -f raw -F qcow2 {inputs['os.raw']} {inputs['plain.qcow2']}"),
         same_command_row("compare of the OS image, zlib", 2,
