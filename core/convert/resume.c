@@ -79,7 +79,8 @@ static int hash_plan(struct imgtk_plan *plan, uint64_t *hash, struct imgtk_error
             return status;
         *hash = journal_hash_number(*hash, stretch.length);
         *hash = journal_hash_number(*hash, (uint64_t)stretch.kind);
-        *hash = journal_hash_number(*hash, stretch.found.extent.flags & IMGTK_EXTENT_PLAIN ? stretch.found.extent.host_offset : 0);
+        bool plain = stretch.found.extent.flags & IMGTK_EXTENT_PLAIN;
+        *hash = journal_hash_number(*hash, plain ? stretch.found.extent.host_offset : 0);
         offset += stretch.length;
     }
     return 0;

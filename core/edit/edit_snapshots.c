@@ -37,7 +37,8 @@ static int compare_piece(void *context, const struct readahead_piece *piece, str
         return imgtk_fail(err, IMGTK_ECANCELLED, "interrupted");
     if (memcmp(piece->ours, piece->theirs, piece->length) == 0)
         return 0;
-    return imgtk_fail(err, IMGTK_EREFUSED, "%s: %s would change the disk of the internal snapshot with the id %s: delete that first",
+    return imgtk_fail(err, IMGTK_EREFUSED,
+                      "%s: %s would change the disk of the internal snapshot with the id %s: delete that first",
                       below->image->layers[comparison->layer].public.name, below->what, comparison->name);
 }
 

@@ -14,7 +14,7 @@
 #endif
 
 #define WINDOW_SIZE (32u << 20) /* mapping and unmapping, during which nobody else can look, are rare then */
-#define LOOKED_AT (4u << 20) /* so much stays in the tables behind a view: taking out its neighbours' pages delays who reads on */
+#define LOOKED_AT (4u << 20)    /* stays in the tables behind a view: to take out its neighbours' pages delays who reads on */
 #define CACHE_LINE 64u
 
 static uint64_t page_size(void)

@@ -111,7 +111,8 @@ static int validate_l1(const struct qcow2_header *header, struct imgtk_error *er
         return imgtk_fail(err, IMGTK_ELIMIT, "L1 table of %" PRIu32 " entries is above the limit of %" PRIu64,
                           header->l1_size, QCOW2_MAX_L1_BYTES / sizeof(uint64_t));
     if (header->l1_size < needed)
-        return imgtk_fail(err, IMGTK_ECORRUPT, "L1 table of %" PRIu32 " entries is too small for the disk, which needs %" PRIu64,
+        return imgtk_fail(err, IMGTK_ECORRUPT,
+                          "L1 table of %" PRIu32 " entries is too small for the disk, which needs %" PRIu64,
                           header->l1_size, needed);
     return validate_aligned(header, header->l1_offset, "L1 table", err);
 }

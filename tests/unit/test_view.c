@@ -75,7 +75,8 @@ static void check_bytes(const struct view *view)
 static void views_show_the_files_bytes(void **state)
 {
     static const struct { uint64_t offset; size_t length; } cases[] = {
-        { 0, 1 }, { 0, PAGE }, { 1, PAGE }, { 512, 1u << 20 }, { WINDOW - 512, 1024 }, { LONG_SIZE - 700, 700 }, { 3 * PAGE, 1u << 19 } };
+        { 0, 1 }, { 0, PAGE }, { 1, PAGE }, { 512, 1u << 20 }, { WINDOW - 512, 1024 }, { LONG_SIZE - 700, 700 },
+        { 3 * PAGE, 1u << 19 } };
     struct views views;
     (void)state;
     need_mapping();

@@ -25,9 +25,9 @@ struct imgtk_storage; /* one open resource */
 /* What a storage can do, as imgtk_storage_flags() tells. */
 enum {
     IMGTK_STORAGE_WRITABLE = 1u << 0,
-    /* A pipe: read or written once, in order, its size mostly not known. Its first 64 KiB may be read again (all that a driver's
-       open() and in_order() read, while they do), reading further on skips, and what a writer leaves out (truncate()
-       included) is written as zeroes. */
+    /* A pipe: read or written once, in order, its size mostly not known. Its first 64 KiB may be read again (all that a
+       driver's open() and in_order() read, while they do), reading further on skips, and what a writer leaves out
+       (truncate() included) is written as zeroes. */
     IMGTK_STORAGE_SEQUENTIAL = 1u << 1,
     IMGTK_STORAGE_READS_ZERO = 1u << 2,   /* bytes not written since it was opened read as zero (a new file) */
     IMGTK_STORAGE_FIXED_SIZE = 1u << 3,   /* a device or export: cannot grow or shrink */
