@@ -19,7 +19,8 @@
 static enum copy_mode choose_copy(const struct conversion *conversion)
 {
     const struct imgtk_convert *job = conversion->job;
-    if (conversion->in_order || conversion->target.sequential || job->target.compress || conversion->base || job->salvaged || job->sparse_size > 0)
+    bool in_order = conversion->in_order || conversion->target.sequential;
+    if (in_order || job->target.compress || conversion->base || job->salvaged || job->sparse_size > 0)
         return COPY_BY_HAND;
     bool fixed_places = (conversion->target.driver->flags & IMGTK_DRIVER_FIXED_PLACES) != 0;
     bool shares = conversion->target.shares_blocks && conversion->target.unit % STORAGE_SHARED_UNIT == 0;
@@ -77,8 +78,9 @@ static int set_up(struct conversion *conversion, struct imgtk_error *err)
     if (status)
         return status;
     conversion->base = job->backing ? job->backing : job->relative_to;
-    struct plan_options options = { .write_all = job->sparse_size == 0, .ignore_extents = job->no_extents, .backing = conversion->base,
-                                    .salvage = job->salvaged != NULL, .zeroes_as_data = job->relative_to != NULL };
+    struct plan_options options = { .write_all = job->sparse_size == 0, .ignore_extents = job->no_extents,
+                                    .backing = conversion->base, .salvage = job->salvaged != NULL,
+                                    .zeroes_as_data = job->relative_to != NULL };
     status = source_init(&conversion->source, job->sources, job->source_count, err);
     if (!status)
         status = plan_init(&conversion->plan, &conversion->source, &options, err);

@@ -94,7 +94,7 @@ void worker_find_runs(struct worker *worker, size_t length)
         if (run && run->kind == kind && (run->start + run->length == at || joins(worker, run, kind)))
             run->length = at + piece - run->start;
         else
-            runs[count++] = (struct run){ kind, at, piece };
+            runs[count++] = (struct run){ .kind = kind, .start = at, .length = piece };
     }
     worker->slot->run_count = count;
 }
@@ -104,15 +104,38 @@ int worker_name_target(const struct worker *worker, int status, struct imgtk_err
     return status ? imgtk_fail_prefix(err, "%s", worker->conversion->job->target.name) : 0;
 }
 
-static int write_run(struct worker *worker, const struct item *item, const struct run *run, struct imgtk_turn *turn,
+static struct imgtk_write as_write(const struct worker *worker, const struct item *item, const struct run *run)
+{
+    return (struct imgtk_write){
+        .buf = worker->slot->data + run->start, .length = run->length, .offset = item->offset + run->start };
+}
+
+static int write_run(struct worker *worker, const struct item *item, struct run *run, struct imgtk_turn *turn,
                      struct imgtk_error *err)
 {
     struct target *target = &worker->conversion->target;
     if (run->kind == RUN_ZERO)
         return target->driver->zero(target->writer, item->offset + run->start, run->length, turn, err);
-    struct imgtk_write write = {
-        .buf = worker->slot->data + run->start, .length = run->length, .offset = item->offset + run->start, .turn = turn };
-    return target->driver->write(target->writer, &write, err);
+    struct imgtk_write write = as_write(worker, item, run);
+    write.turn = turn;
+    void *prepared = run->prepared;
+    run->prepared = NULL;
+    return prepared ? target->driver->write_prepared(target->writer, &write, prepared, err)
+                    : target->driver->write(target->writer, &write, err);
+}
+
+/* What needs no turn of the writes of a slot that has been read. */
+static int prepare_runs(struct worker *worker, const struct item *item, struct imgtk_error *err)
+{
+    const struct target *target = &worker->conversion->target;
+    struct slot *slot = worker->slot;
+    int status = 0;
+    for (size_t i = 0; !status && i < slot->run_count; i++) {
+        struct imgtk_write write = as_write(worker, item, &slot->runs[i]);
+        if (slot->runs[i].kind == RUN_DATA)
+            status = target->driver->prepare(target->writer, &write, &slot->runs[i].prepared, err);
+    }
+    return worker_name_target(worker, status, err);
 }
 
 int worker_read(struct worker *worker, const struct item *item, struct imgtk_error *err)
@@ -136,7 +159,7 @@ int worker_fill(struct worker *worker, const struct item *item, struct imgtk_err
 int worker_write(struct worker *worker, const struct item *item, bool final, struct imgtk_turn *turn,
                  struct imgtk_error *err)
 {
-    const struct slot *slot = worker->slot;
+    struct slot *slot = worker->slot;
     int status = 0;
     for (size_t i = 0; !status && i < slot->run_count; i++) {
         turn->last = final && i + 1 == slot->run_count;
@@ -167,7 +190,8 @@ static int record(struct worker *worker, const struct item *item, struct imgtk_e
     if (!conversion->target.resume)
         return 0;
     if (item->kind != ITEM_DATA) { /* one run or none, whatever the buffer was used for */
-        slot->runs[0] = (struct run){ item->kind == ITEM_ZERO ? RUN_ZERO : RUN_DATA, 0, (size_t)item->length };
+        slot->runs[0] = (struct run){ .kind = item->kind == ITEM_ZERO ? RUN_ZERO : RUN_DATA,
+                                      .length = (size_t)item->length };
         slot->run_count = item->kind == ITEM_ZERO || item->kind == ITEM_COPY;
     }
     return resume_record(conversion->target.resume, conversion, item, slot->runs, slot->run_count, err);
@@ -228,6 +252,10 @@ static int fill_slot(struct worker *worker, struct imgtk_error *err)
         status = rate_wait(&conversion->rate, item->length, conversion->job->cancel, err);
     if (!status && found)
         status = fill_kind(worker, item, err);
+    if (!status && found && conversion->target.prepares && item->kind == ITEM_DATA) {
+        slots_read(&conversion->slots, worker->slot);
+        status = prepare_runs(worker, item, err);
+    }
     if (status)
         return status;
     if (found)

@@ -22,6 +22,7 @@ enum run_kind { RUN_DROP, RUN_ZERO, RUN_DATA };
 struct run {
     enum run_kind kind;
     size_t start, length; /* bytes within the item */
+    void *prepared;       /* what the driver has made of it already; NULL: nothing */
 };
 
 struct resume;

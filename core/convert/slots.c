@@ -7,6 +7,7 @@
 
 #define BUFFER_ALIGN 4096u
 #define SLOTS_AHEAD 1u /* filled while every worker has one in hand; more of them only leave the caches */
+#define PREPARED_AHEAD 2u /* for each worker, since some pieces take several times as long as others */
 
 /* ---- What there is to do: the lock is held ------------------------------------- */
 
@@ -48,10 +49,10 @@ static bool is_over(const struct slots *slots)
 {
     if (slots->failed)
         return true;
-    if (!slots->drained || slots->filling > 0)
+    if (!slots->drained)
         return false;
     for (unsigned i = 0; i < slots->count; i++)
-        if (slots->list[i].state == SLOT_FILLED)
+        if (slots->list[i].state != SLOT_FREE && slots->list[i].state != SLOT_WRITING)
             return false;
     return true;
 }
@@ -96,11 +97,23 @@ enum slot_task slots_take(struct slots *slots, struct slot **out)
     return task;
 }
 
+void slots_read(struct slots *slots, struct slot *slot)
+{
+    pthread_mutex_lock(&slots->lock);
+    slot->state = SLOT_PREPARING;
+    slots->filling--;
+    bool wake = has_more(slots);
+    pthread_mutex_unlock(&slots->lock);
+    if (wake)
+        pthread_cond_signal(&slots->changed);
+}
+
 void slots_filled(struct slots *slots, struct slot *slot)
 {
     pthread_mutex_lock(&slots->lock);
+    if (slot->state == SLOT_FILLING)
+        slots->filling--;
     slot->state = SLOT_FILLED;
-    slots->filling--;
     pthread_mutex_unlock(&slots->lock);
 }
 
@@ -143,12 +156,14 @@ static bool make_slot(struct slot *slot, const struct conversion *conversion)
 
 int slots_init(struct slots *slots, const struct conversion *conversion, struct imgtk_error *err)
 {
-    unsigned count = conversion->workers + (conversion->workers > 1 ? SLOTS_AHEAD : 0);
+    unsigned ahead = conversion->target.prepares ? PREPARED_AHEAD * conversion->workers : SLOTS_AHEAD;
+    unsigned count = conversion->workers + (conversion->workers > 1 ? ahead : 0);
     memset(slots, 0, sizeof(*slots));
+    slots->target = &conversion->target;
     pthread_mutex_init(&slots->lock, NULL);
     pthread_cond_init(&slots->changed, NULL);
     slots->max_filling = conversion->in_order ? 1 : conversion->workers;
-    slots->ordered = conversion->target.one_writer;
+    slots->ordered = conversion->target.one_writer || conversion->target.prepares;
     slots->max_writing = conversion->target.writers;
     slots->next = conversion->next_number;
     slots->list = calloc(count, sizeof(*slots->list));
@@ -158,9 +173,17 @@ int slots_init(struct slots *slots, const struct conversion *conversion, struct 
     return made ? 0 : imgtk_fail(err, IMGTK_ENOMEM, "out of memory");
 }
 
+static void discard_prepared(const struct target *target, struct slot *slot)
+{
+    for (size_t i = 0; i < slot->run_count; i++)
+        if (slot->runs[i].prepared)
+            target->driver->discard(target->writer, slot->runs[i].prepared);
+}
+
 void slots_destroy(struct slots *slots)
 {
     for (unsigned i = 0; i < slots->count; i++) {
+        discard_prepared(slots->target, &slots->list[i]);
         free(slots->list[i].buffer);
         free(slots->list[i].below);
         free(slots->list[i].runs);

@@ -5,6 +5,9 @@
  * writers of a file only wait for each other, two of them write what all of them read: while one writes the other stands
  * ready, and nobody has to be woken between two writes, which takes longer than many a write. Where CPUs are fewer than
  * workers, one writes.
+ *
+ * Where the driver prepares its writes (it compresses), a slot is filled when that is done. Whoever has prepared a piece
+ * sooner than an earlier one is ready goes on with a later one, and need not wait for its turn.
  */
 #ifndef IMGTK_CORE_CONVERT_SLOTS_H
 #define IMGTK_CORE_CONVERT_SLOTS_H
@@ -15,7 +18,7 @@
 #include "resume.h"
 #include "storage/view.h"
 
-enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_FILLED, SLOT_WRITING };
+enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_PREPARING, SLOT_FILLED, SLOT_WRITING };
 
 struct slot {
     enum slot_state state; /* guarded by the lock; what follows belongs to whoever fills or writes the slot */
@@ -29,6 +32,7 @@ struct slot {
 };
 
 struct slots {
+    const struct target *target;
     pthread_mutex_t lock; /* of what follows; a leaf */
     pthread_cond_t changed;
     struct slot *list;
@@ -47,6 +51,8 @@ int slots_init(struct slots *slots, const struct conversion *conversion, struct 
 void slots_destroy(struct slots *slots);
 /* What the worker is to do with *out; blocks while there is nothing. LEAVE: nothing will be left to do. */
 enum slot_task slots_take(struct slots *slots, struct slot **out);
+/* The slot that is being filled has all its data, which are yet to be prepared. */
+void slots_read(struct slots *slots, struct slot *slot);
 /* The slot that was to be filled holds an item (its number counts from then on), or nothing: there are no more. */
 void slots_filled(struct slots *slots, struct slot *slot);
 void slots_drained(struct slots *slots, struct slot *slot);

@@ -222,7 +222,8 @@ static int check_replaced(struct target *target, const struct target_request *re
     int status = has_snapshots(image, &snapshots, err);
     imgtk_image_close(image);
     if (!status && snapshots)
-        return imgtk_fail(err, IMGTK_EREFUSED, "it has internal snapshots, which would be lost: convert without -n to replace it");
+        return imgtk_fail(err, IMGTK_EREFUSED,
+                          "it has internal snapshots, which would be lost: convert without -n to replace it");
     if (!status && size != request->size)
         return imgtk_fail(err, IMGTK_EINVAL, "its disk has %llu bytes, the source has %llu: convert without -n to replace it",
                           (unsigned long long)size, (unsigned long long)request->size);
@@ -376,13 +377,15 @@ static int lay_out(struct target *target, const struct target_request *request, 
         return status;
     target->unit = args.unit;
     bool compresses = args.compresses || request->wish->compress;
+    target->prepares = compresses && target->driver->prepare;
     target->drops_zeroes = compresses && (target->driver->flags & IMGTK_DRIVER_DROPS_ZEROES);
     target->one_writer = !compresses && (imgtk_storage_flags(target->file) & IMGTK_STORAGE_ONE_WRITER);
     target->writers = choose_writers(target);
     if (target->resume && references_have_created(target->references))
         return imgtk_fail(err, IMGTK_EUNSUPPORTED, "--resume is for targets of one file");
     if (!imgtk_is_power_of_two(target->unit) || target->unit > 2u << 20)
-        return imgtk_fail(err, IMGTK_EINVAL, "the driver %s works in units of %u bytes, which is not a power of two up to 2 MiB",
+        return imgtk_fail(err, IMGTK_EINVAL,
+                          "the driver %s works in units of %u bytes, which is not a power of two up to 2 MiB",
                           target->driver->name, (unsigned)target->unit);
     return 0;
 }

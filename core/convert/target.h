@@ -16,6 +16,7 @@ struct target {
     bool reads_zero;   /* what is not written reads as zeroes */
     bool sequential;
     bool one_writer;   /* writes only wait for each other: those of one file, unless they are compressed before */
+    bool prepares;     /* the driver does the slow part of a write apart, when it compresses: prepare() */
     bool drops_zeroes; /* write() leaves out zero units by itself, and compressing makes it worth to let it */
     bool far;          /* requests to the target, or to a source, have a long way */
     unsigned workers;

@@ -194,6 +194,11 @@ int driver_complete(const struct imgtk_driver *from, struct imgtk_driver *out, s
         status = require_op(out->write, "write", err);
     if (!status && out->edit_begin) /* what is changed must also take effect */
         status = require_op(out->edit_commit, "edit_commit", err);
+    if (!status && out->prepare) { /* what is prepared must come to an end */
+        status = require_op(out->write_prepared, "write_prepared", err);
+        if (!status)
+            status = require_op(out->discard, "discard", err);
+    }
     if (status)
         return status;
 

@@ -113,25 +113,61 @@ static int map_packed(struct qcow2_writer *writer, struct packed *packed, struct
     return status;
 }
 
+static int pack_write(struct qcow2_writer *writer, const struct imgtk_write *write, struct packed *packed,
+                      struct imgtk_error *err)
+{
+    int status = packed_init(packed, &writer->geometry, write, err);
+    return status ? status : pack(writer, packed, err);
+}
+
 static int write_packed(struct qcow2_writer *writer, struct packed *packed, struct imgtk_turn *turn,
                         struct imgtk_error *err)
 {
-    int status = pack(writer, packed, err);
-    if (!status)
-        status = imgtk_turn_begin(turn, err);
-    if (status)
-        return status;
-    status = map_packed(writer, packed, err);
-    imgtk_turn_end(turn);
+    int status = imgtk_turn_begin(turn, err);
+    if (!status) {
+        status = map_packed(writer, packed, err);
+        imgtk_turn_end(turn);
+    }
     return status ? status : qcow2_segments_write(&packed->segments, writer->data, err);
 }
 
 int qcow2_write_compressed(struct qcow2_writer *writer, const struct imgtk_write *write, struct imgtk_error *err)
 {
     struct packed packed = { .lengths = NULL };
-    int status = packed_init(&packed, &writer->geometry, write, err);
+    int status = pack_write(writer, write, &packed, err);
     if (!status)
         status = write_packed(writer, &packed, write->turn, err);
     packed_free(&packed);
     return status;
+}
+
+int qcow2_prepare(void *handle, const struct imgtk_write *write, void **prepared, struct imgtk_error *err)
+{
+    struct qcow2_writer *writer = handle;
+    *prepared = NULL;
+    if (!writer->codecs[0])
+        return 0;
+    struct packed *packed = calloc(1, sizeof(*packed));
+    if (!packed)
+        return imgtk_fail(err, IMGTK_ENOMEM, "out of memory for compression");
+    int status = pack_write(writer, write, packed, err);
+    if (status)
+        qcow2_discard(writer, packed);
+    else
+        *prepared = packed;
+    return status;
+}
+
+int qcow2_write_prepared(void *handle, const struct imgtk_write *write, void *prepared, struct imgtk_error *err)
+{
+    int status = write_packed(handle, prepared, write->turn, err);
+    qcow2_discard(handle, prepared);
+    return status;
+}
+
+void qcow2_discard(void *handle, void *prepared)
+{
+    (void)handle;
+    packed_free(prepared);
+    free(prepared);
 }

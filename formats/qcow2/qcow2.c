@@ -261,6 +261,9 @@ static const struct imgtk_driver driver = {
     .edit_snapshot = qcow2_edit_snapshot,
     .edit_commit = qcow2_edit_commit,
     .edit_allocate = qcow2_edit_allocate_behind,
+    .prepare = qcow2_prepare,
+    .write_prepared = qcow2_write_prepared,
+    .discard = qcow2_discard,
 };
 
 const struct imgtk_driver *imgtk_driver_v1(void)

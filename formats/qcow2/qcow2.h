@@ -193,6 +193,9 @@ int qcow2_write(void *writer, const struct imgtk_write *write, struct imgtk_erro
 int qcow2_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *turn, struct imgtk_error *err);
 int qcow2_place(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,
                 struct imgtk_error *err);
+int qcow2_prepare(void *writer, const struct imgtk_write *write, void **prepared, struct imgtk_error *err); /* compress.c */
+int qcow2_write_prepared(void *writer, const struct imgtk_write *write, void *prepared, struct imgtk_error *err);
+void qcow2_discard(void *writer, void *prepared);
 int qcow2_finish(void *writer, struct imgtk_error *err);                                              /* finish.c */
 void qcow2_writer_close(void *writer);
 int qcow2_measure(struct imgtk_create *args, struct imgtk_measure *out, struct imgtk_error *err);     /* measure.c */

@@ -99,25 +99,62 @@ struct packed {
     uint32_t *ends;    /* of each grain in bytes */
 };
 
+void vmdk_discard(void *handle, void *prepared)
+{
+    struct packed *packed = prepared;
+    (void)handle;
+    free(packed->bytes);
+    free(packed->ends);
+    free(packed);
+}
+
+static struct packed *packed_new(const struct imgtk_write *write, struct imgtk_error *err)
+{
+    size_t count = (size_t)imgtk_div_round_up(write->length, VMDK_GRAIN_SIZE);
+    struct packed *packed = calloc(1, sizeof(*packed));
+    if (packed) {
+        packed->first = write->offset / VMDK_GRAIN_SIZE;
+        packed->count = count;
+        packed->bytes = malloc(count * SLOT);
+        packed->ends = malloc(count * sizeof(*packed->ends));
+    }
+    if (packed && packed->bytes && packed->ends)
+        return packed;
+    if (packed)
+        vmdk_discard(NULL, packed);
+    imgtk_fail(err, IMGTK_ENOMEM, "no memory to compress %zu bytes", write->length);
+    return NULL;
+}
+
+/* The last grain of the disk may be cut; a stream has whole ones. */
+static int pack_one(struct imgtk_codec *codec, const uint8_t *data, size_t length, uint64_t grain, uint8_t *out,
+                    size_t *done, struct imgtk_error *err)
+{
+    uint8_t *whole = length < VMDK_GRAIN_SIZE ? calloc(1, VMDK_GRAIN_SIZE) : NULL;
+    if (whole)
+        memcpy(whole, data, length);
+    else if (length < VMDK_GRAIN_SIZE)
+        return imgtk_fail(err, IMGTK_ENOMEM, "no memory for a grain");
+    *done = pack_grain(codec, whole ? whole : data, grain, out, SLOT);
+    free(whole);
+    return *done ? 0 : imgtk_fail(err, IMGTK_EIO, "a grain did not compress into %u bytes", SLOT);
+}
+
 static int pack_all(const struct vmdk_writer *writer, struct imgtk_codec *codec, const struct imgtk_write *write,
-                    struct packed *packed, uint8_t *last, struct imgtk_error *err)
+                    struct packed *packed, struct imgtk_error *err)
 {
     const uint8_t *buf = write->buf;
     uint32_t at = 0;
     for (size_t i = 0; i < packed->count; i++) {
         const uint8_t *data = buf + i * VMDK_GRAIN_SIZE;
-        size_t left = write->length - i * VMDK_GRAIN_SIZE;
+        size_t length = (size_t)imgtk_min_u64(write->length - i * VMDK_GRAIN_SIZE, VMDK_GRAIN_SIZE);
         packed->ends[i] = at;
-        if (!writer->zero_matters && imgtk_is_zero(data, left < VMDK_GRAIN_SIZE ? left : VMDK_GRAIN_SIZE))
+        if (!writer->zero_matters && imgtk_is_zero(data, length))
             continue;
-        if (left < VMDK_GRAIN_SIZE) { /* the end of the disk; a stream has whole grains */
-            memcpy(last, data, left);
-            memset(last + left, 0, VMDK_GRAIN_SIZE - left);
-            data = last;
-        }
-        size_t done = pack_grain(codec, data, packed->first + i, packed->bytes + at, SLOT);
-        if (done == 0)
-            return imgtk_fail(err, IMGTK_EIO, "a grain did not compress into %u bytes", SLOT);
+        size_t done = 0;
+        int status = pack_one(codec, data, length, packed->first + i, packed->bytes + at, &done, err);
+        if (status)
+            return status;
         at += (uint32_t)done;
         packed->ends[i] = at;
     }
@@ -156,27 +193,48 @@ static int emit_packed(struct vmdk_writer *writer, const struct packed *packed, 
     return status;
 }
 
-int vmdk_stream_write(struct vmdk_writer *writer, const struct imgtk_write *write, struct imgtk_error *err)
+static int pack_write(struct vmdk_writer *writer, const struct imgtk_write *write, struct packed **out,
+                      struct imgtk_error *err)
 {
-    size_t count = (size_t)imgtk_div_round_up(write->length, VMDK_GRAIN_SIZE);
-    uint8_t *bytes = malloc(count * (SLOT + sizeof(uint32_t)) + VMDK_GRAIN_SIZE);
+    *out = packed_new(write, err);
+    if (!*out)
+        return IMGTK_ENOMEM;
     struct imgtk_codec *codec = imgtk_codec_take(writer->stream->codecs);
-    int status = bytes && codec ? 0 : imgtk_fail(err, IMGTK_ENOMEM, "no memory to compress %zu bytes", write->length);
-    if (!status) {
-        struct packed packed = { .first = write->offset / VMDK_GRAIN_SIZE, .count = count, .bytes = bytes,
-                                 .ends = (uint32_t *)(void *)(bytes + count * SLOT) };
-        status = pack_all(writer, codec, write, &packed, bytes + count * (SLOT + sizeof(uint32_t)), err);
-        if (!status)
-            status = imgtk_turn_begin(write->turn, err);
-        if (!status) {
-            status = emit_packed(writer, &packed, err);
-            imgtk_turn_end(write->turn);
-        }
-    }
+    int status = codec ? pack_all(writer, codec, write, *out, err)
+                       : imgtk_fail(err, IMGTK_ENOMEM, "no memory to compress %zu bytes", write->length);
     if (codec)
         imgtk_codec_give(writer->stream->codecs, codec);
-    free(bytes);
+    if (status)
+        vmdk_discard(writer, *out);
     return status;
+}
+
+int vmdk_prepare(void *handle, const struct imgtk_write *write, void **prepared, struct imgtk_error *err)
+{
+    struct vmdk_writer *writer = handle;
+    struct packed *packed = NULL;
+    int status = writer->stream ? pack_write(writer, write, &packed, err) : 0;
+    *prepared = status ? NULL : packed;
+    return status;
+}
+
+int vmdk_write_prepared(void *handle, const struct imgtk_write *write, void *prepared, struct imgtk_error *err)
+{
+    struct vmdk_writer *writer = handle;
+    int status = imgtk_turn_begin(write->turn, err);
+    if (!status) {
+        status = emit_packed(writer, prepared, err);
+        imgtk_turn_end(write->turn);
+    }
+    vmdk_discard(writer, prepared);
+    return status;
+}
+
+int vmdk_stream_write(struct vmdk_writer *writer, const struct imgtk_write *write, struct imgtk_error *err)
+{
+    struct packed *packed;
+    int status = pack_write(writer, write, &packed, err);
+    return status ? status : vmdk_write_prepared(writer, write, packed, err);
 }
 
 /* ---- Zeroes over a parent's data ---------------------------------------------------- */

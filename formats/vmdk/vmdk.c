@@ -204,6 +204,9 @@ static const struct imgtk_driver driver = {
     .writer_close = vmdk_writer_close,
     .measure = vmdk_measure,
     .place = vmdk_place,
+    .prepare = vmdk_prepare,
+    .write_prepared = vmdk_write_prepared,
+    .discard = vmdk_discard,
 };
 
 const struct imgtk_driver *imgtk_driver_v1(void)

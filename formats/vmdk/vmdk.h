@@ -172,6 +172,9 @@ int vmdk_check(void *handle, struct imgtk_check *check, struct imgtk_error *err)
 
 int vmdk_create(struct imgtk_create *args, void **writer, struct imgtk_error *err);
 int vmdk_write(void *writer, const struct imgtk_write *write, struct imgtk_error *err);
+int vmdk_prepare(void *writer, const struct imgtk_write *write, void **prepared, struct imgtk_error *err);
+int vmdk_write_prepared(void *writer, const struct imgtk_write *write, void *prepared, struct imgtk_error *err);
+void vmdk_discard(void *writer, void *prepared);
 int vmdk_zero(void *writer, uint64_t offset, uint64_t length, struct imgtk_turn *turn, struct imgtk_error *err);
 int vmdk_place(void *writer, const struct imgtk_write *write, struct imgtk_storage **file, uint64_t *host_offset,
                struct imgtk_error *err);

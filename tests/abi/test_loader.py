@@ -71,6 +71,7 @@ def test_other_minor_versions_work(folder, image, flag):
 
 @pytest.mark.parametrize("flags, reason", [
     (["-DWITHOUT_READ"], "missing op 'read'"),
+    (["-DHALF_PREPARED"], "missing op 'write_prepared'"),
     (["-DNO_TABLE"], "its imgtk_driver_v1() returns nothing"),
     (["-DSYMBOL=imgtk_driver_v2"], "built for another ABI: version 2, this is version 1"),
     (["-DSYMBOL=other_driver"], "not a module: it exports neither imgtk_driver_v1 nor imgtk_storage_v1"),

@@ -96,7 +96,7 @@ def shared_rows(inputs):
     raw = inputs["os.raw"].name
     empty = convert_row("empty 16 TiB qcow2 to raw on xfs", 4, ("qcow2", inputs["empty16t.qcow2"]), "raw")
     empty.on = "xfs"
-    return [empty] + [Row(f"raw to raw on {kind}", 1.0, f"{IMGTK} convert --no-sync -f raw -O raw {{in}}/{raw} {{out}}",
+    return [empty] + [Row(f"raw to raw on {kind}", "near 0 s", f"{IMGTK} convert --no-sync -f raw -O raw {{in}}/{raw} {{out}}",
                 [f"cp --reflink=auto {{in}}/{raw} {{out}}", f"qemu-img convert -W -m 16 -f raw -O raw {{in}}/{raw} {{out}}"],
                 "raw", kind) for kind in ("btrfs", "xfs")]
 

@@ -18,16 +18,50 @@ struct crowd {
     struct slots slots;
     atomic_uint next_item, fillers, writers, most_fillers, most_writers, written;
     atomic_bool skipped; /* an item's writing began while two or more before it were not written */
+    bool early;            /* something was written before the first piece was ready */
     uint64_t order[ITEMS]; /* in which items were written */
     uint64_t fail_at;      /* the item whose writer fails; ITEMS: none */
     bool meet;             /* the first writer waits for a second one */
+    bool prepares;         /* the first piece is ready when pieces for all the other slots are */
+    atomic_uint preparers, most_preparers, prepared;
 };
+
+static unsigned discarded;
+
+static void discard(void *writer, void *prepared)
+{
+    (void)writer, (void)prepared;
+    discarded++;
+}
+
+static const struct imgtk_driver compressing = { .discard = discard };
 
 static void enter(atomic_uint *inside, atomic_uint *most)
 {
     unsigned now = atomic_fetch_add(inside, 1) + 1, seen = atomic_load(most);
     while (now > seen && !atomic_compare_exchange_weak(most, &seen, now))
         ;
+}
+
+/* A while, then the test fails. */
+static void wait_for(atomic_uint *count, unsigned least)
+{
+    for (int i = 0; i < 1000 && atomic_load(count) < least; i++)
+        usleep(10000);
+}
+
+static void prepare(struct crowd *crowd, struct slot *slot)
+{
+    slots_read(&crowd->slots, slot);
+    enter(&crowd->preparers, &crowd->most_preparers);
+    if (slot->item.number == 0) {
+        wait_for(&crowd->prepared, crowd->slots.count - 1);
+        crowd->early = atomic_load(&crowd->most_writers) > 0;
+    }
+    slot->runs[0] = (struct run){ .length = 1, .prepared = crowd };
+    slot->run_count = 1;
+    atomic_fetch_add(&crowd->prepared, 1);
+    atomic_fetch_sub(&crowd->preparers, 1);
 }
 
 static void fill(struct crowd *crowd, struct slot *slot)
@@ -37,17 +71,12 @@ static void fill(struct crowd *crowd, struct slot *slot)
     slot->item = (struct item){ .number = number, .length = 1 };
     slot->buffer[0] = (uint8_t)number;
     atomic_fetch_sub(&crowd->fillers, 1);
+    if (number < ITEMS && crowd->prepares)
+        prepare(crowd, slot);
     if (number < ITEMS)
         slots_filled(&crowd->slots, slot);
     else
         slots_drained(&crowd->slots, slot);
-}
-
-/* A while, then the test fails. */
-static void wait_for_second(struct crowd *crowd)
-{
-    for (int i = 0; i < 1000 && atomic_load(&crowd->most_writers) < 2; i++)
-        usleep(10000);
 }
 
 static void write_out(struct crowd *crowd, struct slot *slot)
@@ -56,9 +85,10 @@ static void write_out(struct crowd *crowd, struct slot *slot)
     if (atomic_load(&crowd->written) + 1 < slot->item.number)
         crowd->skipped = true;
     if (crowd->meet && slot->item.number == 0)
-        wait_for_second(crowd);
+        wait_for(&crowd->most_writers, 2);
     if (slot->buffer[0] == (uint8_t)slot->item.number)
         crowd->order[atomic_fetch_add(&crowd->written, 1)] = slot->item.number;
+    slot->runs[0].prepared = NULL;
     atomic_fetch_sub(&crowd->writers, 1);
     if (slot->item.number == crowd->fail_at)
         slots_fail(&crowd->slots);
@@ -79,19 +109,33 @@ static void *work(void *context)
 }
 
 /* Ends when every thread has left. */
-static void run_crowd(struct crowd *crowd, unsigned writers, bool in_order, uint64_t fail_at)
+static void run_threads(struct crowd *crowd, const struct target *target, bool in_order)
 {
     static struct conversion conversion;
     pthread_t threads[THREADS];
     conversion = (struct conversion){ .workers = THREADS, .item_size = 4096, .granule = 4096, .in_order = in_order,
-                                      .target = { .one_writer = writers < THREADS, .writers = writers } };
-    *crowd = (struct crowd){ .fail_at = fail_at, .meet = writers > 1 };
+                                      .target = *target };
     assert_int_equal(slots_init(&crowd->slots, &conversion, NULL), 0);
     for (int i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, work, crowd), 0);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     slots_destroy(&crowd->slots);
+}
+
+static void run_crowd(struct crowd *crowd, unsigned writers, bool in_order, uint64_t fail_at)
+{
+    const struct target target = { .one_writer = writers < THREADS, .writers = writers };
+    *crowd = (struct crowd){ .fail_at = fail_at, .meet = writers > 1 };
+    run_threads(crowd, &target, in_order);
+}
+
+static void run_preparing(struct crowd *crowd, bool in_order, uint64_t fail_at)
+{
+    const struct target target = { .driver = &compressing, .prepares = true, .writers = THREADS };
+    *crowd = (struct crowd){ .fail_at = fail_at, .prepares = true };
+    discarded = 0;
+    run_threads(crowd, &target, in_order);
 }
 
 static void one_writer_writes_in_order(void **state)
@@ -151,6 +195,36 @@ static void all_leave_when_one_fails(void **state)
     assert_int_equal(crowd.written, ITEMS / 2 + 1);
 }
 
+static void nobody_waits_for_a_slow_piece(void **state)
+{
+    (void)state;
+    static struct crowd crowd;
+    run_preparing(&crowd, false, ITEMS);
+    assert_int_equal(crowd.prepared, ITEMS);
+    assert_int_equal(discarded, 0);
+    assert_false(crowd.early);
+    check_nothing_left_out(&crowd);
+}
+
+static void what_is_read_as_it_comes_is_prepared_by_all(void **state)
+{
+    (void)state;
+    static struct crowd crowd;
+    run_preparing(&crowd, true, ITEMS);
+    assert_int_equal(crowd.most_fillers, 1);
+    assert_in_range(crowd.most_preparers, 2, THREADS);
+    check_nothing_left_out(&crowd);
+}
+
+static void what_is_prepared_in_vain_is_discarded(void **state)
+{
+    (void)state;
+    static struct crowd crowd;
+    run_preparing(&crowd, false, ITEMS / 2);
+    assert_in_range(crowd.written, ITEMS / 2 + 1, ITEMS / 2 + THREADS);
+    assert_int_equal(crowd.prepared, crowd.written + discarded);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,6 +233,9 @@ int main(void)
         cmocka_unit_test(several_writers_leave_nothing_out),
         cmocka_unit_test(what_is_read_as_it_comes_has_one_reader),
         cmocka_unit_test(all_leave_when_one_fails),
+        cmocka_unit_test(nobody_waits_for_a_slow_piece),
+        cmocka_unit_test(what_is_read_as_it_comes_is_prepared_by_all),
+        cmocka_unit_test(what_is_prepared_in_vain_is_discarded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,7 +107,8 @@ IMGTK_API void imgtk_storage_close(struct imgtk_storage *storage); /* NULL is al
 /* What lies below a layer. Strings belong to the driver and live as long as the open image. */
 #define IMGTK_BACKING_NAMES 8
 struct imgtk_backing {
-    const char *names[IMGTK_BACKING_NAMES]; /* tried in order until one exists; NULL-terminated when fewer; names[0] NULL: none */
+    /* Tried in order until one exists; NULL-terminated when fewer; names[0] NULL: none. */
+    const char *names[IMGTK_BACKING_NAMES];
     const char *format;    /* NULL: the image does not record it (core then refuses to guess raw) */
     const char *identity;  /* the parent's identity() must equal it; NULL: not checked */
     const char *other_identity; /* or this one; NULL: there is no other */
@@ -192,7 +193,7 @@ struct imgtk_open {
  * workers. begin blocks until all earlier items have ended theirs; end lets
  * the next go on. Each at most once per call; core ends a turn that the
  * driver did not take. A driver that streams writes its bytes within the turn.
- * Do the slow part (compression) before begin and the bulk I/O after end.
+ * Do the slow part (compression) in prepare(), or before begin, and the bulk I/O after end.
  */
 struct imgtk_turn;
 IMGTK_API int imgtk_turn_begin(struct imgtk_turn *turn, struct imgtk_error *err); /* IMGTK_ECANCELLED: another worker failed */
@@ -210,7 +211,7 @@ IMGTK_API int imgtk_plan_next(struct imgtk_plan *plan, uint64_t unit, uint64_t o
 
 enum {
     IMGTK_CREATE_COMPRESS = 1u << 0,
-    IMGTK_CREATE_STREAM = 1u << 1,     /* `file` is sequential: bytes strictly in order, none twice; writes come in guest order */
+    IMGTK_CREATE_STREAM = 1u << 1,     /* `file` is sequential: bytes in order, none twice; writes come in guest order */
     IMGTK_CREATE_EMPTY = 1u << 2,      /* nothing will be written (imgtk create); finish follows create */
     IMGTK_CREATE_FULL = 1u << 3,       /* zeroes that are written stay allocated (-S 0); without it a driver may drop them */
     IMGTK_CREATE_RESUME = 1u << 4      /* `file` may hold what an interrupted writer left; see IMGTK_DRIVER_RESUME */
@@ -228,7 +229,8 @@ struct imgtk_create {
     void *note_context;
     const char *backing_identity;    /* identity() of the backing image named by the options; NULL: none or not opened */
     /* out: */
-    uint32_t unit;                   /* bytes: every write and zero covers whole units, but at the end of the disk; a power of two, <= 2 MiB */
+    uint32_t unit;                   /* bytes, a power of two up to 2 MiB: every write and zero covers whole units, but at
+                                        the end of the disk */
     bool compresses;                 /* what is written is compressed though IMGTK_CREATE_COMPRESS was not set */
 };
 
@@ -375,6 +377,17 @@ struct imgtk_driver {
     /* After edit_resize: all from `offset`, the size before it, to the end of the disk. The bytes stay as they are. */
     int (*edit_allocate)(void *handle, uint64_t offset, enum imgtk_allocation how, struct imgtk_error *err);
     /* --- end of driver ABI 1.1 --- */
+
+    /*
+     * write() in two parts, for who compresses: all three or none. prepare() does what needs no turn (it gets none), ahead
+     * and in any order, for several writes at once. *prepared NULL: nothing, and write() follows. The bytes in buf stay
+     * until write_prepared() has taken its turn and written. Whether it fails or not, `prepared` is gone then. discard()
+     * is for what will not be written. Default: write() alone.
+     */
+    int (*prepare)(void *writer, const struct imgtk_write *write, void **prepared, struct imgtk_error *err);
+    int (*write_prepared)(void *writer, const struct imgtk_write *write, void *prepared, struct imgtk_error *err);
+    void (*discard)(void *writer, void *prepared);
+    /* --- end of driver ABI 1.2 --- */
 };
 
 /* The symbol that a module exports. */

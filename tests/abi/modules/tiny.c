@@ -1,7 +1,7 @@
 /*
  * A module for the loader's tests, complete as it stands. A macro spoils one thing:
- * NAME, SYMBOL (what it calls itself and exports), WITHOUT_READ, NO_TABLE, SMALL_TABLE, OLD_TABLE, LARGE_TABLE,
- * LOUD (leaves a file when it is loaded).
+ * NAME, SYMBOL (what it calls itself and exports), WITHOUT_READ, HALF_PREPARED, NO_TABLE, SMALL_TABLE, OLD_TABLE,
+ * LARGE_TABLE, LOUD (leaves a file when it is loaded).
  *
  * An image is "TINYDISK" and a size, 64 bits little-endian; the disk is full of 'x'.
  */
@@ -56,6 +56,14 @@ static int tiny_read(void *handle, void *buf, size_t length, uint64_t offset, st
     return 0;
 }
 
+#ifdef HALF_PREPARED
+static int tiny_prepare(void *writer, const struct imgtk_write *write, void **prepared, struct imgtk_error *err)
+{
+    (void)writer, (void)write, (void)prepared;
+    return imgtk_fail(err, IMGTK_EUNSUPPORTED, "never called");
+}
+#endif
+
 /* As a module of a later minor version would have it: a table that goes on behind what this version knows. */
 static const struct {
     struct imgtk_driver driver;
@@ -80,6 +88,9 @@ static const struct {
         .size = tiny_size,
 #ifndef WITHOUT_READ
         .read = tiny_read,
+#endif
+#ifdef HALF_PREPARED
+        .prepare = tiny_prepare,
 #endif
     },
     .later_op = abort,
