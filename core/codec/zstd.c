@@ -16,7 +16,7 @@ enum { LEVEL_DEFAULT = 3 }; /* the zstd command's and QEMU's */
 
 /*
  * In machine code matches are short and few: a search that looks up each place once, for short matches in a small table,
- * finds about as much there as the two of level 3, in three quarters of the time. Text would grow by a twentieth. What
+ * finds about as much there as the two of level 3, in three quarters of the time. Text would grow by 3 to 4 %. What
  * tells them apart is how much a single byte says. Measured on 64 KiB clusters of a Debian system.
  */
 enum { DENSE_MIN = 32 << 10, DENSE_MAX = 128 << 10, DENSE_HASH_LOG = 14, DENSE_MIN_MATCH = 4 };
