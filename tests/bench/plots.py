@@ -1,6 +1,8 @@
 """Plots of time against size and against workers, as SVG files without any outside resource."""
+import os
+
 from inputs import IMGTK, metadata, qemu_img
-from measure import run_once, warm
+from measure import next_data, run_once, warm
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 360, 64, 48, 40, 150
 COLOURS = ["#1b6ca8", "#d1495b", "#66a182", "#8d6a9f"]
@@ -66,21 +68,34 @@ def against_metadata(folder, quick):
     return svg("Images with all tables, no data", "GiB", "seconds", series)
 
 
+def cuts(path, parts):
+    """Up to which offset, in whole clusters, the file holds one, two ... of so many parts of its data, and their bytes."""
+    runs, at = [], 0
+    with open(path, "rb") as file:
+        while (start := next_data(file, at)) is not None:
+            at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            runs.append((start, at - start))
+    total, before, found = sum(length for _, length in runs), 0, []
+    for start, length in runs:
+        while len(found) < parts and (wanted := total * (len(found) + 1) // parts) <= before + length:
+            found.append(((start + wanted - before) // 65536 * 65536, wanted))
+        before += length
+    return found
+
+
 def against_data(inputs, folder, quick):
-    """The zlib image cut to parts of its size, so that the data grow."""
+    """The zlib image cut to parts of its data."""
     series = {"imgtk": [], "qemu-img -W -m 16": []}
-    steps = 3 if quick else 6
-    for part in range(1, steps + 1):
-        raw, path = folder / "part.raw", folder / "part.qcow2"
-        qemu_img("convert", "-O", "raw", inputs["zlib.qcow2"], raw) if part == 1 else None
-        length = raw.stat().st_size * part // steps // 65536 * 65536
+    raw, path = folder / "part.raw", folder / "part.qcow2"
+    qemu_img("convert", "-O", "raw", inputs["zlib.qcow2"], raw)
+    for length, data in cuts(raw, 3 if quick else 6):
         qemu_img("convert", "-c", "-W", "-m", "16", "--image-opts", "-O", "qcow2",
                  f"driver=raw,size={length},file.filename={raw}", path)
         for name, command in (("imgtk", f"{IMGTK} convert --no-sync"), ("qemu-img -W -m 16", "qemu-img convert -W -m 16")):
-            series[name].append((length / (1 << 30), fastest(f"{command} -f qcow2 -O raw {path} {{out}}", folder, 3, [path])))
+            series[name].append((data / (1 << 30), fastest(f"{command} -f qcow2 -O raw {path} {{out}}", folder, 3, [path])))
         path.unlink()
     raw.unlink()
-    return svg("zlib qcow2 to raw", "GiB of the disk", "seconds", series)
+    return svg("zlib qcow2 to raw", "GiB of data", "seconds", series)
 
 
 def against_workers(inputs, folder, quick):
